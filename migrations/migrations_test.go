@@ -1,0 +1,270 @@
+package migrations_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/stretchr/testify/require"
+
+	_ "github.com/groundworkhq/groundwork/migrations"
+)
+
+// ours are the collections by id and their names in PRODUCT.md.
+var ours = map[string]string{
+	"gw_categories":    "notification_categories",
+	"gw_templates":     "notification_templates",
+	"gw_topics":        "notification_topics",
+	"gw_subscriptions": "notification_subscriptions",
+	"gw_preferences":   "notification_preferences",
+	"gw_suppressions":  "notification_suppressions",
+	"gw_providers":     "notification_providers",
+	"gw_devices":       "devices",
+	"gw_notifications": "notifications",
+	"gw_deliveries":    "notification_deliveries",
+	"gw_inbox":         "notification_inbox",
+	"gw_triggers":      "notification_triggers",
+}
+
+// plainApp is PocketBase as it comes, before ours is added.
+func plainApp(t *testing.T) *core.BaseApp {
+	t.Helper()
+	app := core.NewBaseApp(core.BaseAppConfig{DataDir: t.TempDir()})
+	require.NoError(t, app.Bootstrap())
+	t.Cleanup(func() { _ = app.ResetBootstrapState() })
+	require.NoError(t, app.RunSystemMigrations())
+	return app
+}
+
+func schema(t *testing.T, app core.App) string {
+	t.Helper()
+	var rows []dbx.NullStringMap
+	// The secrets of the auth collections are random and stay the same here:
+	// it is one data folder throughout.
+	require.NoError(t, app.DB().Select("id", "name", "type", "system", "fields", "indexes", "listRule", "viewRule", "createRule", "updateRule", "deleteRule").
+		From("_collections").OrderBy("id").All(&rows))
+	var tables []dbx.NullStringMap
+	require.NoError(t, app.DB().Select("type", "name").From("sqlite_master").
+		Where(dbx.NewExp("name NOT LIKE 'sqlite_%'")).OrderBy("type", "name").All(&tables))
+	out, err := json.MarshalIndent([]any{rows, tables}, "", " ")
+	require.NoError(t, err)
+	return string(out)
+}
+
+func TestUpDownUp(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	before := schema(t, app)
+
+	require.NoError(t, app.RunAppMigrations())
+	first := schema(t, app)
+	for id, name := range ours {
+		c, err := app.FindCollectionByNameOrId(id)
+		require.NoError(t, err, id)
+		require.Equal(t, name, c.Name)
+	}
+
+	runner := core.NewMigrationsRunner(app, core.AppMigrations)
+	_, err := runner.Down(len(core.AppMigrations.Items()))
+	require.NoError(t, err)
+	require.JSONEq(t, before, schema(t, app), "down leaves the app as it was")
+
+	_, err = runner.Up()
+	require.NoError(t, err)
+	require.JSONEq(t, first, schema(t, app))
+}
+
+func TestDownAfterUse(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+
+	users, err := app.FindCollectionByNameOrId("users")
+	require.NoError(t, err)
+	u := core.NewRecord(users)
+	u.SetEmail("a@example.com")
+	u.SetPassword("1234567890")
+	u.Set("phone", "+4915112345678")
+	require.NoError(t, app.Save(u))
+	topics, err := app.FindCollectionByNameOrId("gw_topics")
+	require.NoError(t, err)
+	topic := core.NewRecord(topics)
+	topic.Load(map[string]any{"key": "news", "name": "News"})
+	require.NoError(t, app.Save(topic))
+	subs, err := app.FindCollectionByNameOrId("gw_subscriptions")
+	require.NoError(t, err)
+	s := core.NewRecord(subs)
+	s.Load(map[string]any{"topic": topic.Id, "user": u.Id})
+	require.NoError(t, app.Save(s))
+
+	_, err = core.NewMigrationsRunner(app, core.AppMigrations).Down(len(core.AppMigrations.Items()))
+	require.NoError(t, err)
+	_, err = app.FindRecordById("users", u.Id)
+	require.NoError(t, err, "people stay")
+}
+
+func TestEveryFieldIsSystemAndExplained(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+
+	check := func(c *core.Collection, f core.Field) {
+		require.True(t, f.GetSystem(), "%s.%s is a system field", c.Name, f.GetName())
+		if f.Type() == core.FieldTypeAutodate {
+			return // PocketBase has no help text there
+		}
+		raw, err := json.Marshal(f)
+		require.NoError(t, err)
+		var v struct {
+			Help string `json:"help"`
+		}
+		require.NoError(t, json.Unmarshal(raw, &v))
+		require.NotEmpty(t, v.Help, "%s.%s has a help text", c.Name, f.GetName())
+		require.LessOrEqual(t, len(v.Help), 200)
+		require.Equal(t, ".", v.Help[len(v.Help)-1:], "%s.%s: a sentence", c.Name, f.GetName())
+	}
+	for id := range ours {
+		c, err := app.FindCollectionByNameOrId(id)
+		require.NoError(t, err)
+		for _, f := range c.Fields {
+			check(c, f)
+		}
+		require.NotNil(t, c.Fields.GetByName("created"), id)
+		require.NotNil(t, c.Fields.GetByName("updated"), id)
+	}
+	users, err := app.FindCollectionByNameOrId("users")
+	require.NoError(t, err)
+	for _, name := range []string{"phone", "phoneVerified", "locale", "timezone"} {
+		check(users, users.Fields.GetByName(name))
+	}
+}
+
+func TestSeeds(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+
+	for key, kind := range map[string]string{"transactional": "transactional", "promotional": "promotional", "account": "transactional"} {
+		r, err := app.FindFirstRecordByData("notification_categories", "key", key)
+		require.NoError(t, err)
+		require.Equal(t, kind, r.GetString("kind"))
+	}
+	tr, err := app.FindFirstRecordByData("notification_triggers", "name", "Welcome")
+	require.NoError(t, err)
+	require.False(t, tr.GetBool("enabled"))
+	require.Equal(t, "users", tr.GetString("collection"))
+	require.Equal(t, "created", tr.GetString("event"))
+	require.Equal(t, []string{"email", "inbox"}, tr.GetStringSlice("channels"))
+	require.Empty(t, app.ExpandRecord(tr, []string{"template"}, nil))
+	require.Equal(t, "welcome", tr.ExpandedOne("template").GetString("key"))
+}
+
+func TestUsersCollection(t *testing.T) {
+	t.Parallel()
+
+	edit := func(change func(app core.App, users *core.Collection)) func(t *testing.T, app core.App) {
+		return func(t *testing.T, app core.App) {
+			users, err := app.FindCollectionByNameOrId("_pb_users_auth_")
+			require.NoError(t, err)
+			change(app, users)
+			require.NoError(t, app.Save(users))
+		}
+	}
+	for name, tc := range map[string]struct {
+		prepare func(t *testing.T, app core.App)
+		// want are parts of the one error; none means that it works.
+		want []string
+		// keepsHidden: a phone field that was taken over stays hidden after down;
+		// showing it again is its owner's decision.
+		keepsHidden bool
+	}{
+		"renamed": {prepare: edit(func(_ core.App, users *core.Collection) { users.Name = "people" })},
+		"deleted": {
+			prepare: func(t *testing.T, app core.App) {
+				users, err := app.FindCollectionByNameOrId("users")
+				require.NoError(t, err)
+				require.NoError(t, app.Delete(users))
+			},
+			want: []string{"users collection was deleted", "Config.UsersCollection"},
+		},
+		"configured and missing": {
+			prepare: func(_ *testing.T, app core.App) { app.Store().Set("groundwork.usersCollection", "members") },
+			want:    []string{`"members"`, "does not exist"},
+		},
+		"configured and not for sign-in": {
+			prepare: func(t *testing.T, app core.App) {
+				require.NoError(t, app.Save(core.NewBaseCollection("members")))
+				app.Store().Set("groundwork.usersCollection", "members")
+			},
+			want: []string{`"members"`, "not an auth collection"},
+		},
+		"configured": {
+			prepare: func(t *testing.T, app core.App) {
+				require.NoError(t, app.Save(core.NewAuthCollection("members")))
+				app.Store().Set("groundwork.usersCollection", "members")
+			},
+		},
+		"every clash at once": {
+			prepare: func(t *testing.T, app core.App) {
+				require.NoError(t, app.Save(core.NewBaseCollection("devices")))
+				edit(func(_ core.App, users *core.Collection) {
+					users.Fields.Add(&core.NumberField{Name: "phone"}, &core.TextField{Name: "phoneVerified"},
+						&core.SelectField{Name: "locale", Values: []string{"en", "fr"}, MaxSelect: 2})
+				})(t, app)
+			},
+			want: []string{`a collection called "devices"`, `"phone"`, "is of type number", `"phoneVerified"`, `"locale"`},
+		},
+		"fitting fields are taken over": {
+			prepare: edit(func(_ core.App, users *core.Collection) {
+				users.Fields.Add(&core.TextField{Name: "phone"}, &core.SelectField{Name: "locale", Values: []string{"en", "fr"}, MaxSelect: 1})
+			}),
+			keepsHidden: true,
+		},
+		"duplicates among verified phones": {
+			prepare: func(t *testing.T, app core.App) {
+				edit(func(_ core.App, users *core.Collection) {
+					users.Fields.Add(&core.TextField{Name: "phone"}, &core.BoolField{Name: "phoneVerified"})
+				})(t, app)
+				users, err := app.FindCollectionByNameOrId("users")
+				require.NoError(t, err)
+				for id, phone := range map[string]string{"aaaaaaaaaaaaaa1": "+4915112345678", "aaaaaaaaaaaaaa2": "+4915112345678", "aaaaaaaaaaaaaa3": ""} {
+					u := core.NewRecord(users)
+					u.Id = id
+					u.SetEmail(id + "@example.com")
+					u.SetPassword("1234567890")
+					u.Set("phone", phone)
+					u.Set("phoneVerified", true)
+					require.NoError(t, app.Save(u))
+				}
+			},
+			want: []string{"…678", "aaaaaaaaaaaaaa1", "aaaaaaaaaaaaaa2"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app := plainApp(t)
+			tc.prepare(t, app)
+			before := schema(t, app)
+
+			err := app.RunAppMigrations()
+			if len(tc.want) == 0 {
+				require.NoError(t, err)
+				_, err = core.NewMigrationsRunner(app, core.AppMigrations).Down(len(core.AppMigrations.Items()))
+				require.NoError(t, err)
+				if tc.keepsHidden {
+					return
+				}
+				require.JSONEq(t, before, schema(t, app), "down leaves the app as it was")
+				return
+			}
+			require.Error(t, err)
+			for _, part := range tc.want {
+				require.Contains(t, err.Error(), part)
+			}
+			require.NotContains(t, err.Error(), "+4915112345678")
+			require.NoError(t, app.ReloadCachedCollections())
+			require.JSONEq(t, before, schema(t, app), "nothing was changed")
+		})
+	}
+}
