@@ -28,6 +28,11 @@ func Register(app core.App, cfg Config) error {
 	g := &groundwork{app: app, cfg: cfg, log: slog.Default()}
 	_ = g
 
+	if cfg.UsersCollection != "" {
+		// The migrations read it here: they know no configuration.
+		app.Store().Set("groundwork.usersCollection", cfg.UsersCollection)
+	}
+
 	// The order below is the order in which the hooks run.
 
 	return nil
