@@ -3,7 +3,6 @@
 package main
 
 import (
-	_ "github.com/Masterminds/semver/v3"
 	_ "github.com/emersion/go-smtp"
 	_ "github.com/nyaruka/phonenumbers"
 	_ "github.com/osteele/liquid"
@@ -14,5 +13,4 @@ import (
 	_ "github.com/riverqueue/river/rivermigrate"
 	_ "github.com/stretchr/testify/require"
 	_ "github.com/wneessen/go-mail"
-	_ "golang.org/x/mod/semver"
 )

@@ -26,7 +26,6 @@ func Register(app core.App, cfg Config) error {
 		return err
 	}
 	g := &groundwork{app: app, cfg: cfg, log: slog.Default()}
-	_ = g
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
@@ -34,6 +33,8 @@ func Register(app core.App, cfg Config) error {
 	}
 
 	// The order below is the order in which the hooks run.
+	g.bindLiveCaches()
+	g.bindVersions()
 
 	return nil
 }

@@ -75,7 +75,7 @@ func findClashes(txApp core.App, users *core.Collection) error {
 	for _, name := range []string{
 		"notification_categories", "notification_templates", "notification_topics", "notification_subscriptions",
 		"notification_preferences", "notification_suppressions", "notification_providers", "devices",
-		"notifications", "notification_deliveries", "notification_inbox", "notification_triggers",
+		"notifications", "notification_deliveries", "notification_inbox", "notification_triggers", "app_versions",
 	} {
 		if _, err := txApp.FindCollectionByNameOrId(name); err == nil {
 			problems = append(problems, fmt.Sprintf("a collection called %q is already there: rename it (or its view) in the dashboard", name))

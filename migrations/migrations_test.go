@@ -25,6 +25,7 @@ var ours = map[string]string{
 	"gw_deliveries":    "notification_deliveries",
 	"gw_inbox":         "notification_inbox",
 	"gw_triggers":      "notification_triggers",
+	"gw_app_versions":  "app_versions",
 }
 
 // plainApp is PocketBase as it comes, before ours is added.
