@@ -73,6 +73,11 @@ type Outcome struct {
 	// that it did not say, and the sender's back-off decides.
 	RetryAfter time.Duration
 
+	// ProviderDown says that nobody could have been reached at this moment
+	// (Retry only): no connection, a refusing greeting, a general "try later".
+	// The sender then stops handing over instead of trying every recipient.
+	ProviderDown bool
+
 	// GoneAt is since when the target is gone (TargetGone only); zero when the
 	// provider did not say.
 	GoneAt time.Time
