@@ -9,10 +9,10 @@
 // How: a save increments a number in memory and writes a random token into
 // pb_data/.groundwork/notify/<collection id>. Get compares both with the ones
 // its copy was made under, which costs one read of eight bytes from the page
-// cache (about a quarter of a microsecond). A file watcher would save that read, but it reports
-// after the fact: another process could answer one more request with the old
-// rows. The folder is not PocketBase's own pb_data/.notify, because that one's
-// watcher drops events that other files follow closely.
+// cache: about half a microsecond. A file watcher would save that read, but it
+// reports after the fact, so that another process could answer one more request
+// with the old rows. The folder is not PocketBase's own pb_data/.notify, because
+// that one's watcher drops events that other files follow closely.
 //
 // The package owns the copies, the folder and the check. It binds no PocketBase
 // hooks: package hooks calls [Start], [Stop] and [Changed]. Whoever needs a

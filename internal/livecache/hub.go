@@ -244,9 +244,13 @@ type check struct {
 	seed   maphash.Seed
 }
 
+func (h *hub) newCheck() *check {
+	return &check{hub: h, prints: map[string]uint64{}, again: map[string]bool{}, seed: maphash.MakeSeed()}
+}
+
 func (h *hub) run(ctx context.Context, done chan struct{}) {
 	defer close(done)
-	c := &check{hub: h, prints: map[string]uint64{}, again: map[string]bool{}, seed: maphash.MakeSeed()}
+	c := h.newCheck()
 	defer c.release()
 
 	ticker := time.NewTicker(h.checkEvery)
