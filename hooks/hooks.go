@@ -29,10 +29,13 @@ func Register(app core.App, cfg Config) error {
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
-		app.Store().Set("groundwork.usersCollection", cfg.UsersCollection)
+		app.Store().Set(storeKeyUsersCollection, cfg.UsersCollection)
 	}
 
 	// The order below is the order in which the hooks run.
+	g.bindServerOwned()
+	g.bindCollections()
+	g.bindUsers()
 	g.bindLiveCaches()
 	g.bindVersions()
 

@@ -98,6 +98,8 @@ func TestEveryWayToSaveTakesEffectAtOnce(t *testing.T) {
 	require.True(t, hardUpdate(t, app))
 	collection, err = app.FindCollectionByNameOrId(versions.Collection)
 	require.NoError(t, err)
+	require.Error(t, app.Delete(collection))
+	app.Store().Set("groundwork.schemaUnlocked", true) // as a down migration does
 	require.NoError(t, app.Delete(collection))
 	require.False(t, hardUpdate(t, app))
 }

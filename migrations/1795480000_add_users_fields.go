@@ -63,7 +63,7 @@ func init() {
 			}
 		}
 		// PocketBase's validation lets nobody remove a system field.
-		return txApp.SaveNoValidate(users)
+		return unlockSchema(txApp, func() error { return txApp.SaveNoValidate(users) })
 	})
 }
 

@@ -127,22 +127,33 @@ func signedInRule(users *core.Collection) string {
 	return `@request.auth.id != "" && @request.auth.collectionId = "` + users.Id + `"`
 }
 
+// unlockSchema lets a migration change and delete what the hooks otherwise keep
+// as it is. Every migration after the first release that edits one of our
+// collections does so inside fn.
+func unlockSchema(txApp core.App, fn func() error) error {
+	txApp.Store().Set("groundwork.schemaUnlocked", true)
+	defer txApp.Store().Remove("groundwork.schemaUnlocked")
+	return fn()
+}
+
 // deleteCollections removes collections by id, in the given order. One that is
 // already gone is not an error.
 func deleteCollections(txApp core.App, ids ...string) error {
-	for _, id := range ids {
-		c, err := txApp.FindCollectionByNameOrId(id)
-		if err != nil {
-			continue
+	return unlockSchema(txApp, func() error {
+		for _, id := range ids {
+			c, err := txApp.FindCollectionByNameOrId(id)
+			if err != nil {
+				continue
+			}
+			// PocketBase deletes no system collection.
+			c.System = false
+			if err := txApp.SaveNoValidate(c); err != nil {
+				return fmt.Errorf("unlock collection %s: %w", id, err)
+			}
+			if err := txApp.Delete(c); err != nil {
+				return fmt.Errorf("delete collection %s: %w", id, err)
+			}
 		}
-		// PocketBase deletes no system collection.
-		c.System = false
-		if err := txApp.SaveNoValidate(c); err != nil {
-			return fmt.Errorf("unlock collection %s: %w", id, err)
-		}
-		if err := txApp.Delete(c); err != nil {
-			return fmt.Errorf("delete collection %s: %w", id, err)
-		}
-	}
-	return nil
+		return nil
+	})
 }
