@@ -7,5 +7,4 @@ import (
 	_ "github.com/nyaruka/phonenumbers"
 	_ "github.com/pocketbase/pocketbase/plugins/jsvm"
 	_ "github.com/pocketbase/pocketbase/plugins/migratecmd"
-	_ "github.com/wneessen/go-mail"
 )
