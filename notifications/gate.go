@@ -225,6 +225,13 @@ func (g *Gate) close(err error, idle func()) {
 	}
 }
 
+// idle reports whether nothing is in flight.
+func (g *Gate) idle() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inFlight == 0
+}
+
 // saidConfigBad reports whether the provider has called the configuration wrong
 // since t.
 func (g *Gate) saidConfigBad(t time.Time) bool {
