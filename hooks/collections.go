@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pocketbase/dbx"
 	validation "github.com/pocketbase/ozzo-validation/v4"
@@ -81,7 +82,7 @@ func (g *groundwork) bindCollections() {
 		}})
 
 	app.OnRecordCreate(notifications.CollectionDevices).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "groundwork.devices.pushservice", Func: func(e *core.RecordEvent) error {
+		Id: "groundwork.devices.pushservice", Priority: priorityLast, Func: func(e *core.RecordEvent) error {
 			if e.Record.GetString("pushService") == "" {
 				e.Record.Set("pushService", map[string]string{"ios": "apns", "android": "fcm", "web": "webpush"}[e.Record.GetString("platform")])
 			}
@@ -105,8 +106,22 @@ func (g *groundwork) bindCollections() {
 		}
 		return e.Next()
 	}
-	app.OnRecordCreate(notifications.CollectionSuppressions).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.suppressions.normalize", Func: normalize})
-	app.OnRecordUpdate(notifications.CollectionSuppressions).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.suppressions.normalize", Func: normalize})
+	app.OnRecordCreate(notifications.CollectionSuppressions).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.suppressions.normalize", Priority: priorityLast, Func: normalize})
+	app.OnRecordUpdate(notifications.CollectionSuppressions).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.suppressions.normalize", Priority: priorityLast, Func: normalize})
+
+	for _, id := range ourCollections {
+		if id == versions.Collection {
+			continue // it looks at its texts itself
+		}
+		h := &hook.Handler[*core.RecordEvent]{Id: "groundwork.collections.text." + id, Priority: priorityLast, Func: func(e *core.RecordEvent) error {
+			if errs := unwritableTexts(e.Record); len(errs) > 0 && !notifications.IsServer(e.Context) {
+				return errs
+			}
+			return e.Next()
+		}}
+		app.OnRecordCreate(id).Bind(h)
+		app.OnRecordUpdate(id).Bind(h)
+	}
 
 	// The migrations have run and nothing has started yet.
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
@@ -123,11 +138,26 @@ func (g *groundwork) bindCollections() {
 		}})
 }
 
+// unwritableTexts names the texts that no message, mail header or URL can carry:
+// those with a nul byte, and those that are not UTF-8.
+func unwritableTexts(r *core.Record) validation.Errors {
+	errs := validation.Errors{}
+	for _, f := range r.Collection().Fields {
+		if f.Type() != core.FieldTypeText {
+			continue
+		}
+		if s := r.GetString(f.GetName()); strings.ContainsRune(s, 0) || !utf8.ValidString(s) {
+			errs[f.GetName()] = sentence("invalid_text", "this contains characters that cannot be written; type it again instead of pasting it")
+		}
+	}
+	return errs
+}
+
 // bindFixed refuses to change a field after creation. Unlike a server-owned
 // field it is somebody's choice, so that a change deserves an answer.
 func (g *groundwork) bindFixed(collection, field, why string) {
 	g.app.OnRecordUpdate(collection).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "groundwork." + collection + "." + field, Func: func(e *core.RecordEvent) error {
+		Id: "groundwork." + collection + "." + field, Priority: priorityLast, Func: func(e *core.RecordEvent) error {
 			// From the database: the value never changes, so that there is no race, and
 			// a record put together by hand has no other memory of it.
 			stored, err := storedNow(e)
@@ -150,8 +180,8 @@ func (g *groundwork) bindCategories() {
 		}
 		return e.Next()
 	}
-	app.OnRecordCreate(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.categories.check", Func: check})
-	app.OnRecordUpdate(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.categories.check", Func: func(e *core.RecordEvent) error {
+	app.OnRecordCreate(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.categories.check", Priority: priorityLast, Func: check})
+	app.OnRecordUpdate(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.categories.check", Priority: priorityLast, Func: func(e *core.RecordEvent) error {
 		stored, err := storedNow(e)
 		if err != nil {
 			return fmt.Errorf("read category %s before saving: %w", e.Record.Id, err)

@@ -446,6 +446,56 @@ func TestDeliveriesAreClosed(t *testing.T) {
 	require.NoError(t, app.DeleteWithContext(server, d))
 }
 
+func TestTextsThatNothingCanCarry(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	admin := app.Token(app.Superuser("root@example.com"))
+	for name, body := range map[string]string{
+		"nul":   `{"title":"a\u0000b"}`,
+		"huge":  `{"title":"` + strings.Repeat("x", 10<<20) + `"}`,
+		"bytes": "{\"title\":\"a\xffb\"}",
+	} {
+		res := app.Send("POST", "/api/collections/notifications/records", body, admin)
+		require.Equal(t, 400, res.Status, name)
+		if name != "bytes" { // no JSON at all
+			require.Contains(t, res.String(), `"title":{`, name)
+		}
+	}
+	col, err := app.FindCollectionByNameOrId(notifications.CollectionInbox)
+	require.NoError(t, err)
+	r := core.NewRecord(col)
+	r.Load(map[string]any{"user": app.User("a@example.com").Id, "title": "a\xff"})
+	require.ErrorContains(t, app.Save(r), "cannot be written")
+}
+
+// Whoever leaves takes along what is theirs; what was sent stays on record.
+func TestDeletingAPerson(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	me := app.User("me@example.com")
+	topic := app.Record(notifications.CollectionTopics, map[string]any{"key": "a", "name": "A", "open": true})
+	theirs := []*core.Record{
+		app.Record(notifications.CollectionSubscriptions, map[string]any{"topic": topic.Id, "user": me.Id}),
+		app.Record(notifications.CollectionPreferences, map[string]any{"user": me.Id}),
+		app.Record(notifications.CollectionDevices, map[string]any{"user": me.Id, "platform": "ios", "token": "a"}),
+		app.Record(notifications.CollectionInbox, map[string]any{"user": me.Id, "title": "A"}),
+	}
+	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "A", "users": []string{me.Id}})
+	n.Set("status", "sent")
+	require.NoError(t, app.SaveWithContext(notifications.AsServer(context.Background()), n))
+	d := delivery(t, app, me)
+
+	res := app.Send("DELETE", "/api/collections/users/records/"+me.Id, nil, app.Token(me))
+	require.Equal(t, 204, res.Status, res.String())
+	for _, r := range theirs {
+		_, err := app.FindRecordById(r.Collection(), r.Id)
+		require.Error(t, err, r.Collection().Name)
+	}
+	require.Equal(t, me.Id, app.Reload(d).GetString("user"))
+	require.Empty(t, app.Reload(n).GetStringSlice("users"))
+	require.Equal(t, "sent", app.Reload(n).GetString("status"))
+}
+
 // An administrator edits every one of our collections as the dashboard does: it
 // reads the whole definition and sends it back with the change.
 func TestAdminEditsOurCollections(t *testing.T) {

@@ -24,6 +24,10 @@ const (
 	// priorityFirst is for OnRecordCreate and OnRecordUpdate: before the
 	// application's own hooks, so that they see what will be stored.
 	priorityFirst = -1000
+
+	// priorityLast is for OnRecordCreate and OnRecordUpdate too: checks that see
+	// what the application's own hooks made of the record.
+	priorityLast = 1000
 )
 
 // ownership says which fields of a collection belong to the server.

@@ -24,41 +24,21 @@ const storeKeyUsersCollection = "groundwork.usersCollection"
 func (g *groundwork) bindUsers() {
 	app := g.app
 
-	// A phone is changed by a superuser (and by a code). Whatever else a person
-	// sends is ignored, as for server-owned fields. The field is hidden too, which
-	// already drops it; but hiding is a switch in the dashboard.
-	keepPhone := func(e *core.RecordRequestEvent) error {
-		if isUsers(e.App, e.Collection) && !e.HasSuperuserAuth() {
-			stored := e.Record.Original() // blank on create
-			e.Record.SetRaw("phone", stored.GetRaw("phone"))
-		}
-		return e.Next()
-	}
-	app.OnRecordCreateRequest().Bind(&hook.Handler[*core.RecordRequestEvent]{Id: "groundwork.users.keepphone", Func: keepPhone})
-	app.OnRecordUpdateRequest().Bind(&hook.Handler[*core.RecordRequestEvent]{Id: "groundwork.users.keepphone", Func: keepPhone})
-
+	// phone and phoneVerified are hidden fields, which PocketBase lets only
+	// superusers write, filter and sort by; bindSchemaGuard keeps them hidden.
+	// What is left is Go code, and superusers, who may change the number and not
+	// whether it is proved.
 	check := func(e *core.RecordEvent) error {
 		if !isUsers(e.App, e.Record.Collection()) {
 			return e.Next()
-		}
-		if !notifications.IsServer(e.Context) {
-			if err := ownPhoneVerified(e, storedBefore); err != nil {
-				return err
-			}
 		}
 		if err := checkUserFields(e.Record); err != nil {
 			return err
 		}
 		return e.Next()
 	}
-	app.OnRecordCreate().Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.users.check", Priority: priorityFirst, Func: check})
-	app.OnRecordUpdate().Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.users.check", Priority: priorityFirst, Func: func(e *core.RecordEvent) error {
-		if isUsers(e.App, e.Record.Collection()) {
-			// A stale save must not bring an old phone back.
-			e.Record.IgnoreUnchangedFields(true)
-		}
-		return check(e)
-	}})
+	app.OnRecordCreate().Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.users.check", Priority: priorityLast, Func: check})
+	app.OnRecordUpdate().Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.users.check", Priority: priorityLast, Func: check})
 
 	app.OnRecordCreateExecute().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.users.verified", Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
@@ -73,35 +53,36 @@ func (g *groundwork) bindUsers() {
 				return e.Next()
 			}
 			return inTransaction(e, func() error {
-				if err := ownPhoneVerified(e, storedNow); err != nil {
+				if err := ownPhoneVerified(e); err != nil {
 					return err
 				}
 				return e.Next()
 			})
 		}})
 
+	// The owner sees them; PocketBase shows superusers everything.
 	app.OnRecordEnrich().Bind(&hook.Handler[*core.RecordEnrichEvent]{
 		Id: "groundwork.users.showphone", Func: func(e *core.RecordEnrichEvent) error {
-			if isUsers(e.App, e.Record.Collection()) {
-				showPhone(e)
+			auth := (*core.Record)(nil)
+			if e.RequestInfo != nil {
+				auth = e.RequestInfo.Auth
+			}
+			if auth != nil && auth.Id == e.Record.Id && isUsers(e.App, e.Record.Collection()) && isUsers(e.App, auth.Collection()) {
+				e.Record.Unhide("phone", "phoneVerified")
 			}
 			return e.Next()
 		}})
 }
 
-// ownPhoneVerified decides phoneVerified for a save that is not the server's: it
-// is what the row says, and no longer true once the phone is another one.
-func ownPhoneVerified(e *core.RecordEvent, find func(*core.RecordEvent) (*core.Record, error)) error {
-	if e.Record.IsNew() {
-		e.Record.Set("phoneVerified", false)
-		return nil
-	}
+// ownPhoneVerified decides phoneVerified for an update that is not the server's:
+// it is what the row says, and no longer true once the phone is another one.
+func ownPhoneVerified(e *core.RecordEvent) error {
 	if e.Record.GetString("phone") != e.Record.Original().GetString("phone") {
 		e.Record.Set("phoneVerified", false)
 		return nil
 	}
 	// This save does not touch the phone: whatever happened to it meanwhile stays.
-	return ownership{always: []string{"phone", "phoneVerified"}}.restore(e, find)
+	return ownership{always: []string{"phone", "phoneVerified"}}.restore(e, storedNow)
 }
 
 // checkUserFields brings phone, locale and timezone into the one form that the
@@ -152,19 +133,6 @@ func isOurs(r *core.Record, name string) bool {
 // sentence is a refusal of one field. PocketBase shows it beside the field.
 func sentence(code, text string) validation.Error {
 	return validation.NewError(code, strings.ToUpper(text[:1])+text[1:]+".")
-}
-
-func showPhone(e *core.RecordEnrichEvent) {
-	var auth *core.Record
-	if e.RequestInfo != nil {
-		auth = e.RequestInfo.Auth
-	}
-	own := auth != nil && auth.Id == e.Record.Id && auth.Collection().Id == e.Record.Collection().Id
-	if own || (auth != nil && auth.IsSuperuser()) {
-		e.Record.Unhide("phone", "phoneVerified")
-	} else {
-		e.Record.Hide("phone", "phoneVerified")
-	}
 }
 
 // isUsers tells whether c is the collection of the people who are notified.
