@@ -107,4 +107,3 @@ func withoutNul(s string) string {
 func validHeaderName(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 127 || r == ':' })
 }
-
