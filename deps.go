@@ -3,7 +3,6 @@
 package main
 
 import (
-	_ "github.com/nyaruka/phonenumbers"
 	_ "github.com/pocketbase/pocketbase/plugins/jsvm"
 	_ "github.com/pocketbase/pocketbase/plugins/migratecmd"
 )

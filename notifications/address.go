@@ -32,7 +32,16 @@ func NormalizePhone(phone string) (string, error) {
 	if err != nil || phonenumbers.IsPossibleNumberWithReason(n) != phonenumbers.IS_POSSIBLE {
 		return "", ErrBadPhone
 	}
-	return phonenumbers.Format(n, phonenumbers.E164), nil
+	out := phonenumbers.Format(n, phonenumbers.E164)
+	// E.164 ends at 15 digits; some countries' plans are written with more.
+	if len(out) > len("+")+15 {
+		return "", ErrBadPhone
+	}
+	// A row of zeros loses one at each reading: there is no one form of it.
+	if again, err := phonenumbers.Parse(out, ""); err != nil || phonenumbers.Format(again, phonenumbers.E164) != out {
+		return "", ErrBadPhone
+	}
+	return out, nil
 }
 
 // NormalizeAddress returns address in the one form in which it is stored in and

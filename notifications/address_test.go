@@ -16,6 +16,7 @@ func TestNormalizePhone(t *testing.T) {
 		"+1 (555) 555-0100":     "+15555550100",
 		"+44 7911 123456":       "+447911123456",
 		"+33.6.12.34.56.78":     "+33612345678",
+		"+39 06 698 12345":      "+390669812345", // where the zero belongs to the number
 	} {
 		got, err := notifications.NormalizePhone(in)
 		require.NoError(t, err, in)
@@ -49,6 +50,8 @@ func TestNormalizeAddress(t *testing.T) {
 func FuzzNormalizePhone(f *testing.F) {
 	f.Add("+49 (0)151 1234-5678")
 	f.Add("+1")
+	f.Add("+4900000000000000")
+	f.Add("+4910000000000000")
 	f.Fuzz(func(t *testing.T, in string) {
 		out, err := notifications.NormalizePhone(in)
 		if err != nil {
