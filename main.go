@@ -1,18 +1,46 @@
-// Command groundwork is PocketBase with everything a new product's backend needs.
+// Command groundwork is PocketBase with everything a new product's backend
+// needs before its first deployment.
 package main
 
 import (
-	"log"
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/pocketbase/pocketbase"
 
+	"github.com/groundworkhq/groundwork/commands"
 	"github.com/groundworkhq/groundwork/hooks"
 )
 
+//go:embed all:pb_public
+var page embed.FS
+
 func main() {
-	app := pocketbase.New()
-	hooks.MustRegister(app, hooks.Config{})
-	if err := app.Start(); err != nil {
-		log.Fatal(err)
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+}
+
+func run() error {
+	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
+	flags := commands.ParseFlags(app)
+
+	cfg := hooks.ConfigFromEnv()
+	builtIn, err := fs.Sub(page, "pb_public")
+	if err != nil {
+		return err
+	}
+	cfg.Public, cfg.PublicFallback, cfg.PublicIsOurs = flags.Public(builtIn)
+	cfg.Banner = true
+	if err := hooks.Register(app, cfg); err != nil {
+		return err
+	}
+	if err := commands.RegisterJavaScript(app, flags); err != nil {
+		return err
+	}
+	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app))
+	return app.Start()
 }

@@ -3,6 +3,8 @@ package hooks
 import (
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -56,6 +58,16 @@ type Config struct {
 	// in a terminal (what to open, the setup link); nil means os.Stderr.
 	Console io.Writer
 
+	// Public are the static files at the root address; nil leaves that address
+	// to the app. PublicFallback answers unknown paths with index.html.
+	// PublicIsOurs says that they are the page that comes with Groundwork.
+	Public         fs.FS
+	PublicFallback bool
+	PublicIsOurs   bool
+
+	// Banner prints what to open on Console once the server listens.
+	Banner bool
+
 	// Retry is how often and for how long a message is tried again; the zero
 	// value is the documented default.
 	Retry notifications.RetryPolicy
@@ -70,6 +82,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Env == "" {
 		c.Env = EnvLocal
+	}
+	if c.LogOutput == nil {
+		c.LogOutput = os.Stdout
+	}
+	if c.Console == nil {
+		c.Console = os.Stderr
 	}
 	switch c.Env {
 	case EnvLocal, EnvStaging, EnvProduction:

@@ -5,6 +5,10 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/groundworkhq/groundwork/internal/seal"
+	"github.com/groundworkhq/groundwork/jobs"
+	"github.com/groundworkhq/groundwork/notifications"
+
 	_ "github.com/groundworkhq/groundwork/migrations" // our collections are app migrations
 )
 
@@ -13,6 +17,13 @@ type groundwork struct {
 	app core.App
 	cfg Config
 	log *slog.Logger
+	box *seal.Box // nil until the key is known (see bindKey)
+
+	workers   *jobs.Workers
+	jobs      *jobs.Client // nil unless the app serves
+	providers *notifications.Providers
+	sender    *notifications.Sender // nil before the bootstrap
+	sending   bool                  // the sender was started
 }
 
 // Register adds all of Groundwork to app. Call it before app.Start, once per
@@ -25,11 +36,11 @@ func Register(app core.App, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	g := &groundwork{app: app, cfg: cfg, log: slog.Default()}
+	g := &groundwork{app: app, cfg: cfg, log: slog.New(slog.NewJSONHandler(cfg.LogOutput, nil)), workers: jobs.NewWorkers()}
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
-		app.Store().Set(storeKeyUsersCollection, cfg.UsersCollection)
+		app.Store().Set(notifications.StoreKeyUsersCollection, cfg.UsersCollection)
 	}
 
 	// The order below is the order in which the hooks run.
@@ -37,7 +48,17 @@ func Register(app core.App, cfg Config) error {
 	g.bindCollections()
 	g.bindUsers()
 	g.bindLiveCaches()
+	g.bindKey()
+	g.bindRequestIDs()
+	g.bindProviders()
+	g.bindSender()
+	g.bindNotifications()
+	g.bindMails()
 	g.bindVersions()
+	g.bindJobs()
+	g.bindSetup()
+	g.bindPublic()
+	g.bindBanner()
 
 	return nil
 }

@@ -1,0 +1,93 @@
+package hooks
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+
+	"github.com/groundworkhq/groundwork/internal/seal"
+)
+
+// keyFileName is made beside the data folder, not in it: a copy of the data
+// alone must not open what is sealed in it.
+const keyFileName = "groundwork.key"
+
+// bindKey makes the key available once the data folder exists. What other hooks
+// do with it after the bootstrap comes later: inner handlers finish first.
+func (g *groundwork) bindKey() {
+	g.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
+		Id: "groundwork.key.load", Priority: 100, Func: func(e *core.BootstrapEvent) error {
+			if err := e.Next(); err != nil {
+				return err
+			}
+			box, err := loadKey(g.cfg, e.App.DataDir())
+			g.box = box
+			return err
+		}})
+}
+
+// loadKey returns the box for GROUNDWORK_KEY, or for the key file beside the
+// data folder, which is made the first time outside production.
+func loadKey(cfg Config, dataDir string) (*seal.Box, error) {
+	if cfg.Key != "" {
+		box, err := seal.New([]byte(cfg.Key))
+		if err != nil {
+			return nil, fmt.Errorf("GROUNDWORK_KEY cannot be used: %w. Make one with: openssl rand -hex 32", err)
+		}
+		return box, nil
+	}
+	if cfg.Env == EnvProduction {
+		return nil, errors.New("GROUNDWORK_KEY is missing. It is required in production: make one with openssl rand -hex 32, and keep it apart from the backups")
+	}
+	absolute, err := filepath.Abs(dataDir)
+	if err != nil {
+		return nil, fmt.Errorf("find data folder %s: %w", dataDir, err)
+	}
+	path := filepath.Join(filepath.Dir(absolute), keyFileName)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if raw, err = makeKeyFile(path); err != nil {
+			return nil, fmt.Errorf("the key file %s cannot be made: %w. Set GROUNDWORK_KEY instead, or make the folder writable", path, err)
+		}
+	} else if err != nil {
+		return nil, fmt.Errorf("the key file %s cannot be read: %w", path, err)
+	}
+	box, err := seal.New([]byte(strings.TrimSpace(string(raw))))
+	if err != nil {
+		return nil, fmt.Errorf("the key file %s cannot be used: %w. Restore it from where you kept a copy", path, err)
+	}
+	return box, nil
+}
+
+// makeKeyFile writes a new key. Two processes that start together agree on one:
+// the file appears whole or not at all, and the loser reads the winner's.
+func makeKeyFile(path string) ([]byte, error) {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails: it ends the process instead
+	text := []byte(hex.EncodeToString(key) + "\n")
+	temp, err := os.CreateTemp(filepath.Dir(path), keyFileName+".*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(temp.Name())
+	if _, err := temp.Write(text); err != nil {
+		return nil, errors.Join(err, temp.Close())
+	}
+	if err := errors.Join(temp.Sync(), temp.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Link(temp.Name(), path); errors.Is(err, fs.ErrExist) {
+		return os.ReadFile(path)
+	} else if err != nil {
+		return nil, err
+	}
+	return text, nil
+}

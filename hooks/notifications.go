@@ -1,0 +1,126 @@
+package hooks
+
+import (
+	"errors"
+	"time"
+
+	validation "github.com/pocketbase/ozzo-validation/v4"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/groundworkhq/groundwork/internal/requestlog"
+	"github.com/groundworkhq/groundwork/notifications"
+)
+
+// bindNotifications makes the notifications collection act: a record is
+// checked when it is saved, and its action is taken in the same transaction.
+func (g *groundwork) bindNotifications() {
+	app := g.app
+
+	// PocketBase reads a date it does not understand as "no date": for sendAt
+	// that would mean "now". Only the request still has the words.
+	checkDates := func(e *core.RecordRequestEvent) error {
+		info, err := e.RequestInfo()
+		if err != nil {
+			return e.BadRequestError("The request body cannot be read.", err)
+		}
+		if errs := unreadableDates(info.Body, "sendAt", "expiresAt"); len(errs) > 0 {
+			return e.BadRequestError("Some dates cannot be read.", errs)
+		}
+		return e.Next()
+	}
+	app.OnRecordCreateRequest(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordRequestEvent]{
+		Id: "groundwork.notifications.dates", Func: checkDates})
+	app.OnRecordUpdateRequest(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordRequestEvent]{
+		Id: "groundwork.notifications.dates", Func: checkDates})
+
+	take := func(e *core.RecordEvent) error {
+		return inTransaction(e, func() error {
+			n := notifications.AsNotification(e.Record)
+			if id := requestlog.RecordRequestID(e.Record); id != "" && n.Action() != "" {
+				n.SetRequestID(id)
+			}
+			if !notifications.IsServer(e.Context) {
+				if err := fieldErrors(checkSaved(e.App, n)); err != nil {
+					return err
+				}
+			}
+			enqueue, err := n.Take(e.App, time.Now())
+			if err != nil {
+				return fieldErrors(err)
+			}
+			if err := e.Next(); err != nil {
+				return err
+			}
+			return enqueue()
+		})
+	}
+	app.OnRecordCreateExecute(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.notifications.take", Priority: priorityExecute, Func: take})
+	app.OnRecordUpdateExecute(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.notifications.take", Priority: priorityExecute, Func: take})
+
+	app.OnRecordDeleteExecute(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.notifications.delete", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+			return inTransaction(e, func() error {
+				if err := notifications.AsNotification(e.Record).CheckDelete(e.App); err != nil {
+					return fieldErrors(err)
+				}
+				return e.Next()
+			})
+		}})
+}
+
+func checkSaved(app core.App, n *notifications.Notification) error {
+	if err := n.Check(app, time.Now()); err != nil {
+		return err
+	}
+	switch n.Status() {
+	case notifications.StatusDraft, notifications.StatusScheduled:
+		return nil
+	default:
+		return n.CheckFrozen()
+	}
+}
+
+// fieldErrors turns the domain's refusals into PocketBase's, which answer 400
+// with the field and the sentence.
+func fieldErrors(err error) error {
+	if err == nil {
+		return nil
+	}
+	var many notifications.FieldErrors
+	var one *notifications.FieldError
+	switch {
+	case errors.As(err, &many):
+		out := validation.Errors{}
+		for field, e := range many {
+			out[field] = validation.NewError(e.Code, e.Sentence)
+		}
+		return out
+	case errors.As(err, &one):
+		return validation.Errors{one.Field: validation.NewError(one.Code, one.Sentence)}
+	default:
+		return err
+	}
+}
+
+// unreadableDates returns an error for each of the fields that holds something
+// other than a date.
+func unreadableDates(body map[string]any, fields ...string) validation.Errors {
+	errs := validation.Errors{}
+	for _, field := range fields {
+		text, isText := body[field].(string)
+		if !isText || text == "" {
+			if body[field] != nil && !isText {
+				errs[field] = validation.NewError("invalid_date", "Write a date such as 2026-12-24 18:00:00Z.")
+			}
+			continue
+		}
+		if d, err := types.ParseDateTime(text); err != nil || d.IsZero() {
+			errs[field] = validation.NewError("invalid_date", "This is not a date. Write one such as 2026-12-24 18:00:00Z.")
+		}
+	}
+	return errs
+}

@@ -1,0 +1,318 @@
+package notifications
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/security"
+
+	"github.com/groundworkhq/groundwork/jobs"
+)
+
+// Account mails are PocketBase's own (verification, reset, code, e-mail change,
+// alerts) and those that application code sends through PocketBase's mailer.
+// Their content is never kept: it is sealed in groundwork_sealed until the mail
+// is sent or has expired, the job row only carries the delivery's id, and the
+// delivery row has no content.
+
+// DefaultMailLife is how long an account mail is tried; afterwards the link or
+// code in it is of no use.
+const DefaultMailLife = time.Hour
+
+// purposeMail binds a sealed content to being a mail.
+const purposeMail = "mail"
+
+// SealedStore encrypts and decrypts; the rows are this package's.
+type SealedStore interface {
+	Seal(purpose string, plaintext []byte) ([]byte, error)
+	Open(purpose string, sealed []byte) ([]byte, error)
+}
+
+// Mail is one e-mail to one address, outside any notification.
+type Mail struct {
+	To     string
+	ToName string
+	// UserID is the account that it is about; empty for a stranger.
+	UserID    string
+	RequestID string
+	// ExpiresAt is when its content is worthless; zero means [DefaultMailLife]
+	// from now.
+	ExpiresAt time.Time
+	Email     Email
+}
+
+// sealedMail is what is sealed.
+type sealedMail struct {
+	To, ToName string
+	Email      Email
+}
+
+// MailArgs sends one account mail.
+type MailArgs struct {
+	Delivery string `json:"delivery"`
+}
+
+// Kind implements [jobs.Args].
+func (MailArgs) Kind() string { return "account.mail" }
+
+// PurgeArgs erases the sealed content of mails that expired.
+type PurgeArgs struct{}
+
+// Kind implements [jobs.Args].
+func (PurgeArgs) Kind() string { return "account.purge" }
+
+// EnqueueMail stores a mail and the job that sends it; with a transaction's app
+// it commits or rolls back with it. It returns the id of the delivery row.
+func (s *Sender) EnqueueMail(app core.App, m Mail) (string, error) {
+	now := s.now()
+	if m.ExpiresAt.IsZero() {
+		m.ExpiresAt = now.Add(DefaultMailLife)
+	}
+	plain, err := json.Marshal(sealedMail{m.To, m.ToName, m.Email})
+	if err != nil {
+		return "", fmt.Errorf("encode mail: %w", err)
+	}
+	id := security.RandomStringWithAlphabet(core.DefaultIdLength, idAlphabet)
+	box, err := s.sealed.Seal(purposeMail+":"+id, plain)
+	if err != nil {
+		return "", fmt.Errorf("seal mail: %w", err)
+	}
+	err = app.RunInTransaction(func(txApp core.App) error {
+		category, err := txApp.FindFirstRecordByData(CollectionCategories, "key", CategoryAccount)
+		if err != nil {
+			return fmt.Errorf("find account category: %w", err)
+		}
+		stamp := dbTime(now)
+		if err := insertDeliveries(txApp, []dbx.Params{{
+			"id": id, "notification": "", "user": m.UserID, "device": "", "target": orElse(m.UserID, id), "channel": string(ChannelEmail),
+			"kind": string(KindTransactional), "category": category.Id, "address": MaskAddress(ChannelEmail, m.To),
+			"status": string(DeliveryPending), "reason": "", "explanation": "", "batch": 0, "requestId": m.RequestID,
+			"created": stamp, "updated": stamp,
+		}}); err != nil {
+			return err
+		}
+		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_sealed}} ([[id]], [[purpose]], [[box]], [[expiresAt]]) VALUES ({:id}, {:purpose}, {:box}, {:expires})").
+			Bind(dbx.Params{"id": id, "purpose": purposeMail, "box": box, "expires": dbTime(m.ExpiresAt)}).Execute()
+		if err != nil {
+			return fmt.Errorf("store sealed mail: %w", err)
+		}
+		_, err = jobs.Enqueue(txApp, MailArgs{id}, jobs.Options{Queue: jobs.QueueCritical, Priority: 1, RequestID: m.RequestID})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("enqueue mail: %w", err)
+	}
+	return id, nil
+}
+
+type mailWorker struct{ s *Sender }
+
+func (mailWorker) Timeout() time.Duration { return 2 * handOverTimeout }
+
+func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
+	s, id := w.s, job.Args.Delivery
+	unlock := s.batches.lock("mail/" + id)
+	defer unlock()
+	rows, err := s.findDeliveries(dbx.HashExp{"id": id}, 1)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return s.eraseSealed(id)
+	}
+	row := rows[0]
+	switch DeliveryStatus(row.Status) {
+	case DeliverySending:
+		<-s.ledger.finish(id, interruptedResult(row))
+		return s.eraseSealed(id)
+	case DeliveryPending:
+	default:
+		return s.eraseSealed(id)
+	}
+
+	mail, expiresAt, err := s.openMail(id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) || err == nil && !s.now().Before(expiresAt):
+		return s.endMail(id, result{Status: DeliveryFailed, Reason: ReasonExpired,
+			Explanation: "It could not be handed over in time, and what it said is of no use any more. The person can ask for a new one."})
+	case err != nil:
+		return s.endMail(id, result{Status: DeliveryFailed, Reason: ReasonExpired,
+			Explanation: "Its content cannot be opened with this GROUNDWORK_KEY. The person can ask for a new one."})
+	}
+	if next := parseDBTime(row.NextAttemptAt); next.After(s.now()) {
+		return jobs.Snooze(next.Sub(s.now()))
+	}
+	msg := &Message{DeliveryID: id, RequestID: row.RequestID, Channel: ChannelEmail, Kind: KindTransactional,
+		Target: Target{UserID: row.User, Address: mail.To, Name: mail.ToName}, Title: mail.Email.Subject, Email: &mail.Email}
+
+	if s.captures(mail.To) {
+		if s.opts.ShowAccountMails {
+			s.shown.put(id, renderedView(msg))
+		}
+		return s.endMail(id, s.captured(msg, false))
+	}
+	active, err := s.providers.Active(s.app, ProviderEmailTransactional)
+	var paused *PausedError
+	switch {
+	case errors.As(err, &paused):
+		return nil // enqueued again when the provider resumes
+	case errors.Is(err, ErrNoProvider):
+		return s.endMail(id, noProviderResult(msg))
+	case err != nil:
+		return fmt.Errorf("find mail provider: %w", err)
+	}
+	if err := active.Gate.Acquire(ctx); err != nil {
+		return err
+	}
+	outcome, stored := s.handOver(ctx, active, item{row, msg})
+	active.Gate.Release(outcome)
+	if stored == nil {
+		return jobs.Snooze(s.opts.Retry.Delay(1)) // the mark could not be stored: nothing was sent
+	}
+	<-stored
+	switch outcome.Kind {
+	case ConfigBad:
+		return s.providers.Pause(s.app, active.ID, outcome.Explanation)
+	case Retry:
+		if outcome.ProviderDown {
+			s.markProvider(s.providers.MarkFailing, active.ID, outcome.Explanation)
+		}
+		return jobs.Snooze(max(outcome.RetryAfter, s.opts.Retry.Delay(row.Attempts+1)))
+	default:
+		if outcome.Kind == Accepted {
+			s.markProvider(func(app core.App, id, _ string) error { return s.providers.MarkOK(app, id) }, active.ID, "")
+		}
+		return s.eraseSealed(id)
+	}
+}
+
+// endMail stores the last word on a mail, then erases its content.
+func (s *Sender) endMail(id string, r result) error {
+	<-s.ledger.finish(id, r)
+	return s.eraseSealed(id)
+}
+
+func (s *Sender) openMail(id string) (sealedMail, time.Time, error) {
+	var row struct {
+		Box       []byte `db:"box"`
+		ExpiresAt string `db:"expiresAt"`
+	}
+	var mail sealedMail
+	err := s.app.ConcurrentDB().Select("box", "expiresAt").From("groundwork_sealed").Where(dbx.HashExp{"id": id, "purpose": purposeMail}).One(&row)
+	if err != nil {
+		return mail, time.Time{}, fmt.Errorf("find sealed mail %s: %w", id, err)
+	}
+	plain, err := s.sealed.Open(purposeMail+":"+id, row.Box)
+	if err != nil {
+		return mail, time.Time{}, fmt.Errorf("open sealed mail %s: %w", id, err)
+	}
+	if err := json.Unmarshal(plain, &mail); err != nil {
+		return mail, time.Time{}, fmt.Errorf("decode sealed mail %s: %w", id, err)
+	}
+	return mail, parseDBTime(row.ExpiresAt), nil
+}
+
+func (s *Sender) eraseSealed(id string) error {
+	_, err := s.app.NonconcurrentDB().Delete("groundwork_sealed", dbx.HashExp{"id": id}).Execute()
+	if err != nil {
+		return fmt.Errorf("erase sealed mail %s: %w", id, err)
+	}
+	return nil
+}
+
+// enqueueWaitingMails asks again for the mails that waited for a provider.
+func (s *Sender) enqueueWaitingMails(app core.App) error {
+	table, err := tableName(app, CollectionDeliveries)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	err = app.DB().Select("id").From(table).Where(dbx.HashExp{"notification": "", "channel": string(ChannelEmail), "status": string(DeliveryPending)}).Column(&ids)
+	if err != nil {
+		return fmt.Errorf("find waiting mails: %w", err)
+	}
+	for _, id := range ids {
+		if _, err := jobs.Enqueue(app, MailArgs{id}, jobs.Options{Queue: jobs.QueueCritical, Priority: 1}); err != nil {
+			return fmt.Errorf("enqueue mail %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+type purgeWorker struct{ s *Sender }
+
+func (w purgeWorker) Work(_ context.Context, _ *jobs.Job[PurgeArgs]) error {
+	s := w.s
+	table, err := tableName(s.app, CollectionDeliveries)
+	if err != nil {
+		return err
+	}
+	return s.app.RunInTransaction(func(txApp core.App) error {
+		now := dbTime(s.now())
+		_, err := txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[status]] = 'failed', [[reason]] = {:reason}, [[explanation]] = {:why}, [[updated]] = {:now}" +
+			" WHERE [[status]] = 'pending' AND [[id]] IN (SELECT [[id]] FROM {{groundwork_sealed}} WHERE [[purpose]] = {:purpose} AND [[expiresAt]] <= {:now})").
+			Bind(dbx.Params{"now": now, "purpose": purposeMail, "reason": ReasonExpired,
+				"why": "It could not be handed over in time, and what it said is of no use any more. The person can ask for a new one."}).Execute()
+		if err != nil {
+			return fmt.Errorf("expire mails: %w", err)
+		}
+		_, err = txApp.DB().Delete("groundwork_sealed", dbx.NewExp("[[purpose]] = {:purpose} AND [[expiresAt]] <= {:now}",
+			dbx.Params{"purpose": purposeMail, "now": now})).Execute()
+		if err != nil {
+			return fmt.Errorf("erase expired mails: %w", err)
+		}
+		return nil
+	})
+}
+
+// shownLife is how long a developer can read a captured account mail.
+const shownLife = 10 * time.Minute
+
+// shownMails keeps the content of captured account mails in memory, in the
+// local environment only.
+type shownMails struct {
+	now func() time.Time
+	mu  sync.Mutex
+	all map[string]shownMail
+}
+
+type shownMail struct {
+	view  map[string]any
+	until time.Time
+}
+
+func newShownMails(now func() time.Time) *shownMails {
+	return &shownMails{now: now, all: map[string]shownMail{}}
+}
+
+func (m *shownMails) put(id string, view map[string]any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	for key, old := range m.all {
+		if now.After(old.until) {
+			delete(m.all, key)
+		}
+	}
+	m.all[id] = shownMail{view, now.Add(shownLife)}
+}
+
+// ShownMail returns the content of a captured account mail, in the local
+// environment and for ten minutes; nil otherwise.
+func (s *Sender) ShownMail(deliveryID string) map[string]any {
+	s.shown.mu.Lock()
+	defer s.shown.mu.Unlock()
+	mail, ok := s.shown.all[deliveryID]
+	if !ok || s.now().After(mail.until) {
+		delete(s.shown.all, deliveryID)
+		return nil
+	}
+	return mail.view
+}
