@@ -60,7 +60,7 @@ var serverOwned = []ownership{
 	{
 		collection: notifications.CollectionProviders,
 		always:     []string{"state", "stateReason", "source"},
-		defaults:   map[string]func() any{"state": constant("ok"), "source": constant("dashboard")},
+		defaults:   map[string]func() any{"source": constant(notifications.SourceDashboard)}, // no state: nobody has tried it
 	},
 	{
 		collection:    notifications.CollectionDevices,
@@ -74,6 +74,26 @@ var serverOwned = []ownership{
 	{collection: notifications.CollectionSubscriptions, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionPreferences, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionInbox, afterCreation: []string{"user", "notification"}},
+}
+
+// savedKey marks a record object that was saved since it was read. It is no
+// field, so it is neither stored nor shown.
+const savedKey = "groundwork:saved"
+
+// narrow makes a save write only what it changes: the server's counters and the
+// owner's edits pass each other. PocketBase compares with the record as it was
+// read, even after a save: a second save of the same object that puts a value
+// back would look like no change, so that one is written whole.
+func narrow(r *core.Record) {
+	r.IgnoreUnchangedFields(r.GetRaw(savedKey) == nil)
+}
+
+func markSaved(e *core.RecordEvent) error {
+	if err := e.Next(); err != nil {
+		return err
+	}
+	e.Record.SetRaw(savedKey, true)
+	return nil
 }
 
 func constant(v any) func() any { return func() any { return v } }
@@ -93,15 +113,13 @@ func (g *groundwork) bindServerOwned() {
 		g.app.OnRecordCreateExecute(o.collection).Bind(&hook.Handler[*core.RecordEvent]{
 			Id: "groundwork.serverowned.create." + o.collection, Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
 				o.reset(e)
-				return e.Next()
+				return markSaved(e)
 			}})
 
 		// Before validation, so that nonsense in such a field is ignored too.
 		g.app.OnRecordUpdate(o.collection).Bind(&hook.Handler[*core.RecordEvent]{
 			Id: "groundwork.serverowned.update." + o.collection, Priority: priorityFirst, Func: func(e *core.RecordEvent) error {
-				// A save writes only what it changes: the server's counters and the
-				// owner's edits pass each other.
-				e.Record.IgnoreUnchangedFields(true)
+				narrow(e.Record)
 				if !notifications.IsServer(e.Context) {
 					if err := o.restore(e, storedBefore); err != nil {
 						return err
@@ -113,13 +131,13 @@ func (g *groundwork) bindServerOwned() {
 		g.app.OnRecordUpdateExecute(o.collection).Bind(&hook.Handler[*core.RecordEvent]{
 			Id: "groundwork.serverowned.update." + o.collection, Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
 				if notifications.IsServer(e.Context) {
-					return e.Next()
+					return markSaved(e)
 				}
 				return inTransaction(e, func() error {
 					if err := o.restore(e, storedNow); err != nil {
 						return err
 					}
-					return e.Next()
+					return markSaved(e)
 				})
 			}})
 	}

@@ -227,3 +227,19 @@ func TestServerOwnedInsideATransaction(t *testing.T) {
 	require.Equal(t, "new", app.Reload(r).GetString("title"))
 	require.Zero(t, app.Reload(r).GetInt("sent"))
 }
+
+// Go code that saves one record object twice, the second time with a value as it
+// was when the object was made or read.
+func TestSavingAnObjectAgainWritesWhatWasPutBack(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	r := app.Record(notifications.CollectionProviders, map[string]any{"name": "Mail", "channel": "sms_transactional", "enabled": true})
+	for _, r := range []*core.Record{r, app.Reload(r)} {
+		for _, enabled := range []bool{false, true, false, true} {
+			r.Set("enabled", enabled)
+			require.NoError(t, app.Save(r))
+			require.Equal(t, enabled, app.Reload(r).GetBool("enabled"))
+			require.NotContains(t, r.PublicExport(), "groundwork:saved")
+		}
+	}
+}

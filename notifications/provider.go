@@ -53,8 +53,9 @@ type ProviderConfig struct {
 	Source string
 
 	// Config holds the public part; its keys depend on the channel. For e-mail:
-	// host, port (number), username, tls ("starttls", "tls", "none"), from,
-	// fromName, authMethod ("", "PLAIN", "LOGIN"), localName.
+	// host, port (number), username, tls ("starttls", "tls", "none"; from
+	// PocketBase's mail settings also "opportunistic": STARTTLS if it is offered),
+	// from, fromName, authMethod ("", "PLAIN", "LOGIN"), localName.
 	Config map[string]any
 
 	// Secret is the password or key; never logged, never put in an error.

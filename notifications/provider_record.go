@@ -64,9 +64,9 @@ func (p *Providers) storedRow(app core.App, r *core.Record) (*providerRow, error
 	return p.row(app, id)
 }
 
-// Restore undoes whatever a save by anybody but the server may not change. Call
-// it before the record is validated, so that nothing is refused for it, and
-// again by [Providers.Take].
+// Restore undoes whatever a save by anybody but the server may not change in a
+// row that is set up elsewhere. Call it before the record is validated, so that
+// nothing is refused for it, and again by [Providers.Take].
 func (p *Providers) Restore(app core.App, r *core.Record) error {
 	old, err := p.storedRow(app, r)
 	if err != nil {
@@ -77,17 +77,10 @@ func (p *Providers) Restore(app core.App, r *core.Record) error {
 }
 
 func restoreProvider(r *core.Record, old *providerRow) {
-	if old == nil {
-		r.Set("source", SourceDashboard)
-		r.Set("state", "")
-		r.Set("stateReason", "")
+	if old == nil || old.source == SourceDashboard {
 		return
 	}
-	fields := []string{"source", "state", "stateReason", "created"}
-	if old.source == SourceEnvironment || old.source == SourceSettings {
-		fields = append(fields, "name", "channel", "config", "secret", "senderId", "ratePerSecond")
-	}
-	for _, field := range fields {
+	for _, field := range []string{"name", "channel", "config", "secret", "senderId", "ratePerSecond"} {
 		r.SetRaw(field, old.record.GetRaw(field))
 	}
 }
@@ -117,11 +110,12 @@ func (p *Providers) Take(txApp core.App, r *core.Record) (after func() error, er
 
 	action := r.GetString("action")
 	r.Set("action", "")
-	changed := old == nil || next.channel != old.channel || !sameJSON(next.config, old.config) || next.sealed != old.sealed ||
+	changed := old == nil || !sameJSON(next.config, old.config) || next.sealed != old.sealed ||
 		next.senderID != old.senderID || next.rate != old.rate
 	resumes := false
 	switch {
 	case old == nil:
+		r.Set("state", "") // nobody has tried it yet
 	case old.enabled && !next.enabled:
 		// What waited for this one is for another to send, or for nobody.
 		resumes = old.state != ProviderOK
@@ -174,8 +168,17 @@ func (p *Providers) takeSecret(r *core.Record, old *providerRow) error {
 	return nil
 }
 
-// TakeDelete refuses the deletion of a row that would come back by itself.
-// after is to be called when the row is gone.
+// ElsewhereError means that a provider cannot be deleted here.
+type ElsewhereError struct {
+	// Sentence says where, for the owner.
+	Sentence string
+}
+
+// Error is the sentence.
+func (e *ElsewhereError) Error() string { return e.Sentence }
+
+// TakeDelete refuses the deletion of a row that would come back by itself
+// ([*ElsewhereError]). after is to be called when the row is gone.
 func (p *Providers) TakeDelete(txApp core.App, r *core.Record) (after func() error, err error) {
 	row, err := p.row(txApp, r.Id)
 	if err != nil {
@@ -186,11 +189,10 @@ func (p *Providers) TakeDelete(txApp core.App, r *core.Record) (after func() err
 	}
 	switch row.source {
 	case SourceEnvironment:
-		return nil, validation.Errors{"source": validation.NewError("provider_from_environment",
-			"This provider is set by the environment variables "+environmentVariables(row.channel)+": remove them and restart, or switch it off here.")}
+		return nil, &ElsewhereError{"This provider is set by the environment variables " + environmentVariables(row.channel) +
+			": remove them and restart, or switch it off here."}
 	case SourceSettings:
-		return nil, validation.Errors{"source": validation.NewError("provider_from_settings",
-			"This provider is PocketBase's mail server: switch SMTP off in Settings > Mail settings, or switch it off here.")}
+		return nil, &ElsewhereError{"This provider is PocketBase's own mail server: switch SMTP off in Settings > Mail settings, or switch it off here."}
 	}
 	return func() error {
 		if row.enabled && row.state != ProviderOK {
@@ -210,9 +212,6 @@ func checkProvider(next, old *providerRow, rows []*providerRow) validation.Error
 	}
 	if old == nil && (strings.HasPrefix(next.id, "env") && slices.Contains(environmentIDs(), next.id) || next.id == SettingsProviderID) {
 		refuse("id", "provider_id_taken", "This id is kept for a provider that is set up elsewhere: choose another one, or leave it empty.")
-	}
-	if old != nil && next.channel != old.channel {
-		refuse("channel", "provider_channel_fixed", "The channel of a provider cannot be changed: make a new provider for "+string(next.channel)+".")
 	}
 	if old != nil && old.source != SourceDashboard {
 		return problems // the rest is not its owner's to change
@@ -324,16 +323,15 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 		say(`"host" is only the name or number of the mail server, such as smtp.example.com: without port, spaces or https://.`)
 	}
 	switch port, ok := config["port"].(float64); {
-	case config["port"] == nil:
-		say(`"port" is missing: 587 for tls "starttls", 465 for tls "tls".`)
+	case config["port"] == nil: // the usual one for tls
 	case !ok || port != math.Trunc(port) || port < 1 || port > 65535:
 		say(`"port" must be a whole number from 1 to 65535, without quotation marks.`)
 	}
-	if tls, given := texts["tls"]; given && !slices.Contains([]string{"", "starttls", "tls", "none"}, tls) {
+	if !slices.Contains([]string{"", "starttls", "tls", "none"}, strings.ToLower(texts["tls"])) {
 		say(`"tls" is "starttls" (usual), "tls" (usually port 465) or "none".`)
 	}
-	if method, given := texts["authMethod"]; given && !slices.Contains([]string{"", "PLAIN", "LOGIN"}, method) {
-		say(`"authMethod" is "PLAIN", "LOGIN" or empty.`)
+	if !slices.Contains([]string{"", "PLAIN", "LOGIN", "CRAM-MD5"}, strings.ToUpper(texts["authMethod"])) {
+		say(`"authMethod" is "PLAIN", "LOGIN", "CRAM-MD5", or empty for whichever the server offers.`)
 	}
 	from, given := texts["from"]
 	switch {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/pocketbase/pocketbase/core"
 
@@ -443,16 +444,22 @@ func (p *Providers) setState(txApp core.App, row *providerRow, state ProviderSta
 	return p.enqueueRecheck(txApp, row)
 }
 
-// sentence completes what went wrong with where to put it right, and keeps it
-// to a length that can be read.
+// sentence makes a sentence of what went wrong, completes it with where to put
+// it right, and keeps it to a length that can be read.
 func (row *providerRow) sentence(sentence string) string {
-	if sentence = strings.TrimSpace(sentence); sentence == "" {
+	r := []rune(strings.TrimSpace(sentence))
+	if len(r) == 0 {
 		return ""
 	}
+	r[0] = unicode.ToUpper(r[0])
 	const most = 1500
-	if r := []rune(sentence); len(r) > most {
-		sentence = string(r[:most]) + "…"
+	switch end := r[len(r)-1]; {
+	case len(r) > most:
+		r = append(r[:most], '…')
+	case !strings.ContainsRune(".!?…", end):
+		r = append(r, '.')
 	}
+	sentence = string(r)
 	hint := ""
 	switch row.source {
 	case SourceSettings:

@@ -346,7 +346,7 @@ func TestActiveUnusable(t *testing.T) {
 		return paused.Reason
 	}
 	rec := r.row(t, map[string]any{"config": host("unmakeable"), "secret": "s3cret-word"})
-	require.Equal(t, "the key … cannot be used", unusable(t, "email_transactional"))
+	require.Equal(t, "The key … cannot be used.", unusable(t, "email_transactional"))
 
 	rec.Set("config", host("one"))
 	rec.Set("secret", "sealed:AAAA")
@@ -561,7 +561,7 @@ func TestCheckResults(t *testing.T) {
 		"undecided":              {"ok", notifications.Outcome{}, "paused", "The provider refuses its configuration.", 0},
 		"down":                   {"ok", notifications.Outcome{Kind: notifications.Retry, Explanation: "No answer."}, "failing", "No answer.", 0},
 		"down, stays paused":     {"paused", notifications.Outcome{Kind: notifications.Retry, Explanation: "No answer."}, "paused", "Before.", 0},
-		"a novel of a complaint": {"ok", notifications.Outcome{Kind: notifications.ConfigBad, Explanation: strings.Repeat("ä", 5000)}, "paused", strings.Repeat("ä", 1500) + "…", 0},
+		"a novel of a complaint": {"ok", notifications.Outcome{Kind: notifications.ConfigBad, Explanation: strings.Repeat("ä", 5000)}, "paused", "Ä" + strings.Repeat("ä", 1499) + "…", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -595,7 +595,7 @@ func TestCheckOfWhatCannotBeTried(t *testing.T) {
 		fields        map[string]any
 		state, reason string
 	}{
-		"a factory that refuses": {map[string]any{"config": host("unmakeable"), "secret": "s3cret-word"}, "paused", "the key … cannot be used"},
+		"a factory that refuses": {map[string]any{"config": host("unmakeable"), "secret": "s3cret-word"}, "paused", "The key … cannot be used."},
 		"a channel to come":      {map[string]any{"channel": "fcm"}, "paused", "cannot send on the channel fcm"},
 		"another key":            {map[string]any{"config": host("one"), "state": "ok"}, "failing", "GROUNDWORK_KEY"},
 		"environment elsewhere":  {map[string]any{"source": "environment"}, "paused", "SMTP_…: change them and restart."},

@@ -33,6 +33,9 @@ const (
 	tlsStartTLS = "starttls" // plain connection, upgraded; the default
 	tlsImplicit = "tls"      // TLS from the first byte
 	tlsNone     = "none"
+	// tlsOpportunistic is STARTTLS where the server offers it: what PocketBase's
+	// mail settings mean without TLS. Somebody on the line can take the offer out.
+	tlsOpportunistic = "opportunistic"
 )
 
 // Provider sends by one SMTP server. It is safe for concurrent use.
@@ -71,7 +74,7 @@ func New(cfg notifications.ProviderConfig) (notifications.Provider, error) {
 	switch p.mode {
 	case "":
 		p.mode = tlsStartTLS
-	case tlsStartTLS, tlsImplicit, tlsNone:
+	case tlsStartTLS, tlsImplicit, tlsNone, tlsOpportunistic:
 	default:
 		return nil, fmt.Errorf("tls is %q: use starttls, tls or none", p.mode)
 	}
@@ -318,10 +321,11 @@ func (p *Provider) open(ctx context.Context) (*session, *fault) {
 	if err := client.Hello(p.localName); err != nil {
 		return fail(stageGreeting, err)
 	}
-	if p.mode == tlsStartTLS {
-		if ok, _ := client.Extension("STARTTLS"); !ok {
-			return fail(stageTLS, errNoStartTLS)
-		}
+	offered, _ := client.Extension("STARTTLS")
+	if p.mode == tlsStartTLS && !offered {
+		return fail(stageTLS, errNoStartTLS)
+	}
+	if p.mode == tlsStartTLS || p.mode == tlsOpportunistic && offered {
 		if err := client.StartTLS(config); err != nil {
 			return fail(stageTLS, err)
 		}
