@@ -205,7 +205,7 @@ func TestBackupsLeaveTheNotifyFolderOut(t *testing.T) {
 	require.NoError(t, app.CreateBackup(context.Background(), "test.zip"))
 	archive, err := zip.OpenReader(filepath.Join(app.DataDir(), core.LocalBackupsDirName, "test.zip"))
 	require.NoError(t, err)
-	defer archive.Close()
+	defer func() { _ = archive.Close() }()
 	var names []string
 	for _, f := range archive.File {
 		names = append(names, f.Name)

@@ -260,7 +260,7 @@ const answerFloor = 100 * time.Millisecond
 func evenTiming(e *core.RequestEvent) error {
 	path := e.Request.URL.Path
 	if e.Request.Method != http.MethodPost || !strings.HasPrefix(path, "/api/collections/") ||
-		!(strings.HasSuffix(path, "/request-password-reset") || strings.HasSuffix(path, "/request-verification") || strings.HasSuffix(path, "/request-otp")) {
+		(!strings.HasSuffix(path, "/request-password-reset") && !strings.HasSuffix(path, "/request-verification") && !strings.HasSuffix(path, "/request-otp")) {
 		return e.Next()
 	}
 	held := &heldWriter{ResponseWriter: e.Response, until: time.Now().Add(answerFloor), request: e.Request}

@@ -191,7 +191,7 @@ func TestOwnersEditAndServersCountPassEachOther(t *testing.T) {
 	r := app.Record(notifications.CollectionNotifications, map[string]any{"title": "old", "body": "old"})
 
 	// Both read the same record; the server saves first.
-	owner, server := app.Reload(r), app.Reload(r)
+	owner, server, stale := app.Reload(r), app.Reload(r), app.Reload(r)
 	server.Set("sent", 5)
 	require.NoError(t, app.SaveWithContext(notifications.AsServer(context.Background()), server))
 	owner.Set("title", "new")
@@ -203,8 +203,8 @@ func TestOwnersEditAndServersCountPassEachOther(t *testing.T) {
 	require.Equal(t, 5, now.GetInt("sent"))
 
 	// And the other way round.
-	server.Set("sent", 6)
-	require.NoError(t, app.SaveWithContext(notifications.AsServer(context.Background()), server))
+	stale.Set("sent", 6)
+	require.NoError(t, app.SaveWithContext(notifications.AsServer(context.Background()), stale))
 	now = app.Reload(r)
 	require.Equal(t, "new", now.GetString("title"), "a stale server record leaves the owner's edit")
 	require.Equal(t, 6, now.GetInt("sent"))

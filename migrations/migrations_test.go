@@ -33,7 +33,7 @@ func plainApp(t *testing.T) *core.BaseApp {
 	t.Helper()
 	app := core.NewBaseApp(core.BaseAppConfig{DataDir: t.TempDir()})
 	require.NoError(t, app.Bootstrap())
-	t.Cleanup(func() { _ = app.ResetBootstrapState() })
+	t.Cleanup(func() { _ = app.ClearBootstrap() })
 	require.NoError(t, app.RunSystemMigrations())
 	return app
 }

@@ -366,7 +366,7 @@ func isHost(s string) bool {
 		return true
 	}
 	return len(s) <= 253 && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r > 127)
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_' && r <= 127
 	}) && strings.Trim(s, ".-") != ""
 }
 

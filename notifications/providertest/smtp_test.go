@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/smtp"
 	"net/textproto"
@@ -51,7 +52,7 @@ func TestSMTPTakesMail(t *testing.T) {
 			s := providertest.NewSMTP(t, providertest.SMTPOptions{TLS: mode, Username: "user", Password: "pass word"})
 			c, err := dial(t, s, mode)
 			require.NoError(t, err)
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			require.Equal(t, 530, code(c.Mail("a@example.com")), "sign-in is needed")
 			require.NoError(t, c.Auth(smtp.PlainAuth("", "user", "pass word", s.Host())))
 			for range 2 {
@@ -75,7 +76,7 @@ func TestSMTPTakesMail(t *testing.T) {
 }
 
 func code(err error) int {
-	if e, ok := err.(*textproto.Error); ok {
+	if e := (*textproto.Error)(nil); errors.As(err, &e) {
 		return e.Code
 	}
 	return 0
@@ -131,7 +132,7 @@ func TestSMTPAnswersAsTold(t *testing.T) {
 			}
 			c, err := dial(t, s, providertest.NoTLS)
 			if err == nil {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				err = deliver(c, "b@example.com")
 			}
 			require.Error(t, err)
@@ -141,7 +142,7 @@ func TestSMTPAnswersAsTold(t *testing.T) {
 			if s.Set(providertest.Behaviour{}); tc.taken == 0 {
 				c, err := dial(t, s, providertest.NoTLS)
 				require.NoError(t, err)
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				require.NoError(t, deliver(c, "b@example.com"), "the script was for one mail")
 			} else {
 				require.False(t, s.Messages()[0].Answered)
@@ -157,7 +158,7 @@ func TestSMTPGoesOnAfterARefusal(t *testing.T) {
 	s.Script("dot@example.com", providertest.Script{Dot: providertest.Reply{Code: 554, Text: "no"}})
 	c, err := dial(t, s, providertest.StartTLS)
 	require.NoError(t, err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	require.Equal(t, 554, code(deliver(c, "data@example.com")))
 	require.NoError(t, c.Reset())
 	require.Equal(t, 554, code(deliver(c, "dot@example.com")))
@@ -189,7 +190,7 @@ func TestSMTPDownAndUp(t *testing.T) {
 	s.Script("slow@example.com", providertest.Script{DotDelay: time.Hour})
 	c, err := dial(t, s, providertest.NoTLS)
 	require.NoError(t, err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	hung := make(chan error, 1)
 	go func() { hung <- deliver(c, "slow@example.com") }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -205,7 +206,7 @@ func TestSMTPDownAndUp(t *testing.T) {
 	require.NoError(t, s.Up())
 	c, err = dial(t, s, providertest.NoTLS)
 	require.NoError(t, err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	require.NoError(t, deliver(c, "b@example.com"))
 	require.Equal(t, 2, s.Total())
 }
@@ -215,7 +216,7 @@ func TestSMTPLimits(t *testing.T) {
 	s := providertest.NewSMTP(t, providertest.SMTPOptions{MaxPerConnection: 1, MaxMessageBytes: 1000})
 	c, err := dial(t, s, providertest.NoTLS)
 	require.NoError(t, err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	require.NoError(t, deliver(c, "b@example.com"))
 	require.Equal(t, 421, code(deliver(c, "b@example.com")))
 	require.Error(t, c.Noop(), "421 ends the connection")
@@ -223,6 +224,6 @@ func TestSMTPLimits(t *testing.T) {
 	idle := providertest.NewSMTP(t, providertest.SMTPOptions{IdleTimeout: time.Millisecond})
 	conn, err := dial(t, idle, providertest.NoTLS)
 	require.NoError(t, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	require.Eventually(t, func() bool { _, open, _ := idle.Connections(); return open == 0 }, time.Minute, time.Millisecond)
 }
