@@ -53,6 +53,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindProviders()
 	g.bindSender()
 	g.bindNotifications()
+	g.bindTriggers()
 	g.bindMails()
 	g.bindVersions()
 	g.bindJobs()

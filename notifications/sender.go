@@ -106,6 +106,7 @@ func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, cancelWorker{s})
 	jobs.AddWorker(w, mailWorker{s})
 	jobs.AddWorker(w, purgeWorker{s})
+	jobs.AddWorker(w, triggerWorker{s})
 }
 
 func (s *Sender) recoverCounts() error {

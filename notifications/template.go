@@ -379,3 +379,19 @@ func orElse(s, other string) string {
 	}
 	return s
 }
+
+// CheckTemplate refuses a record of notification_templates that cannot be
+// parsed or says nothing. The error is [FieldErrors].
+func CheckTemplate(record *core.Record) error {
+	errs := FieldErrors{}
+	c := contentOfTemplate(record)
+	if strings.TrimSpace(c.Title+c.Body+c.EmailHTML+c.SMSBody) == "" {
+		errs.add("title", "required", "Write a title or a text.")
+	}
+	if _, err := Compile(c); err != nil {
+		if err := errs.addTemplate(err); err != nil {
+			return err
+		}
+	}
+	return errs.orNil()
+}

@@ -1,0 +1,306 @@
+package notifications
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/search"
+
+	"github.com/groundworkhq/groundwork/jobs"
+)
+
+// Events that a trigger waits for.
+const (
+	EventCreated = "created"
+	EventUpdated = "updated"
+	EventDeleted = "deleted"
+	EventDate    = "date"
+)
+
+// ImportSize is how many records one transaction may create before all of them
+// count as an import.
+const ImportSize = 50
+
+// Trigger is an enabled row of notification_triggers, ready to be evaluated.
+type Trigger struct {
+	ID, Name       string
+	Event          string
+	Condition      string
+	Recipient      string
+	Delay          time.Duration
+	IncludeImports bool
+}
+
+// TriggerSet holds the enabled triggers by the id of the collection they watch.
+type TriggerSet map[string][]*Trigger
+
+// LoadTriggers reads the enabled triggers. One whose collection is gone watches
+// nothing.
+func LoadTriggers(app core.App) (TriggerSet, error) {
+	records, err := app.FindAllRecords(CollectionTriggers, dbx.HashExp{"enabled": true})
+	if err != nil {
+		return nil, fmt.Errorf("load triggers: %w", err)
+	}
+	set := TriggerSet{}
+	for _, r := range records {
+		watched, err := app.FindCachedCollectionByNameOrId(r.GetString("collection"))
+		if err != nil {
+			continue
+		}
+		set[watched.Id] = append(set[watched.Id], &Trigger{ID: r.Id, Name: r.GetString("name"), Event: r.GetString("event"),
+			Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient")),
+			Delay: time.Duration(r.GetInt("delayMinutes")) * time.Minute, IncludeImports: r.GetBool("includeImports")})
+	}
+	return set, nil
+}
+
+// Matches says whether the stored row of record meets the condition. In a
+// transaction it sees the row as the transaction left it.
+func (t *Trigger) Matches(app core.App, record *core.Record) (bool, error) {
+	if t.Condition == "" {
+		return true, nil
+	}
+	collection := record.Collection()
+	resolver := core.NewRecordFieldResolver(app, collection, nil, true)
+	expr, err := search.FilterData(t.Condition).BuildExpr(resolver)
+	if err != nil {
+		return false, fmt.Errorf("read condition of trigger %s: %w", t.ID, err)
+	}
+	query := app.RecordQuery(collection).Select("(1)").AndWhere(dbx.HashExp{collection.Name + ".id": record.Id}).AndWhere(expr).Limit(1)
+	if err := resolver.UpdateQuery(query); err != nil {
+		return false, fmt.Errorf("read condition of trigger %s: %w", t.ID, err)
+	}
+	var found int
+	if err := query.Row(&found); errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("evaluate condition of trigger %s: %w", t.ID, err)
+	}
+	return true, nil
+}
+
+// RecipientOf follows the recipient path from a record and returns the id of
+// the person at its end; empty when a relation on the way is empty.
+func (t *Trigger) RecipientOf(app core.App, record *core.Record) (string, error) {
+	current := record
+	for _, name := range recipientPath(t.Recipient) {
+		relation, ok := current.Collection().Fields.GetByName(name).(*core.RelationField)
+		if !ok {
+			return "", fmt.Errorf("recipient of trigger %s: %s has no relation %q", t.ID, current.Collection().Name, name)
+		}
+		ids := current.GetStringSlice(name)
+		if len(ids) == 0 {
+			return "", nil
+		}
+		next, err := app.FindRecordById(relation.CollectionId, ids[0])
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("recipient of trigger %s: %w", t.ID, err)
+		}
+		current = next
+	}
+	users, err := UsersCollection(app)
+	if err != nil {
+		return "", err
+	}
+	if current.Collection().Id != users.Id {
+		return "", fmt.Errorf("recipient of trigger %s: the path does not lead to the users collection", t.ID)
+	}
+	return current.Id, nil
+}
+
+func recipientPath(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return strings.Split(path, ".")
+}
+
+// TriggerArgs sends what a trigger says about one record. They hold ids, and
+// for a deleted record what its template may show of it.
+type TriggerArgs struct {
+	Trigger    string         `json:"trigger"`
+	Event      string         `json:"event"`
+	Collection string         `json:"collection"` // id
+	Record     string         `json:"record"`
+	User       string         `json:"user"`
+	Deleted    map[string]any `json:"deleted,omitempty"`
+}
+
+// Kind implements [jobs.Args].
+func (TriggerArgs) Kind() string { return "notification.trigger" }
+
+// Fire enqueues the trigger's message in the transaction of app. It returns the
+// id of the job, or "" when there is nobody to tell.
+func (t *Trigger) Fire(app core.App, record *core.Record, user, requestID string) (string, error) {
+	if user == "" {
+		return "", nil
+	}
+	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, User: user}
+	if t.Event == EventDeleted {
+		args.Deleted = recordVars(record)
+	}
+	o := jobs.Options{RequestID: requestID}
+	if t.Delay > 0 {
+		o.RunAt = time.Now().Add(t.Delay)
+	}
+	return jobs.Enqueue(app, args, o)
+}
+
+// CheckTrigger refuses a trigger that could not work. The error is
+// [FieldErrors].
+func CheckTrigger(app core.App, r *core.Record) error {
+	errs := FieldErrors{}
+	users, err := UsersCollection(app)
+	if err != nil {
+		return err
+	}
+	watched, err := app.FindCachedCollectionByNameOrId(r.GetString("collection"))
+	switch {
+	case err != nil:
+		errs.add("collection", "not_found", fmt.Sprintf("There is no collection %q.", r.GetString("collection")))
+	case watched.IsView():
+		errs.add("collection", "view", "A view has no records of its own to watch: choose the collection behind it.")
+	case strings.HasPrefix(watched.Name, "_") || watched.Id == CollectionNotifications || watched.Id == CollectionDeliveries || watched.Id == CollectionInbox:
+		errs.add("collection", "own", "Messages about messages never end: choose one of your own collections.")
+	}
+	if r.GetString("event") == EventDate {
+		errs.add("event", "not_yet", "Reminders by date are not built yet: choose created, updated or deleted.")
+	}
+	if watched != nil && len(errs) == 0 {
+		t := &Trigger{ID: r.Id, Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient"))}
+		probe := core.NewRecord(watched)
+		probe.Id = "probe"
+		if _, err := t.Matches(app, probe); err != nil {
+			a := Audience{Kind: AudienceFilter}
+			var field *FieldError
+			if errors.As(a.readable(err), &field) {
+				sentence := strings.ReplaceAll(strings.ReplaceAll(field.Sentence, "The filter", "The condition"), "the users collection", watched.Name)
+				errs.add("condition", field.Code, sentence)
+			}
+		}
+		current := watched
+		for _, name := range recipientPath(t.Recipient) {
+			relation, ok := current.Fields.GetByName(name).(*core.RelationField)
+			if !ok {
+				errs.add("recipient", "not_a_relation", fmt.Sprintf("%s has no relation field %q.", current.Name, name))
+				break
+			}
+			if current, err = app.FindCachedCollectionByNameOrId(relation.CollectionId); err != nil {
+				return fmt.Errorf("find collection of relation %s: %w", name, err)
+			}
+		}
+		if errs["recipient"] == nil && current.Id != users.Id {
+			errs.add("recipient", "not_a_person", fmt.Sprintf("This leads to %s. It must lead to the people in %s, such as buyer or order.buyer.", current.Name, users.Name))
+		}
+	}
+	return errs.orNil()
+}
+
+type triggerWorker struct{ s *Sender }
+
+func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error {
+	s, args := w.s, job.Args
+	trigger, err := s.app.FindRecordById(CollectionTriggers, args.Trigger)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && !trigger.GetBool("enabled") {
+		return nil // deleted or switched off while it waited
+	}
+	if err != nil {
+		return fmt.Errorf("find trigger %s: %w", args.Trigger, err)
+	}
+	key := "trigger:" + job.ID
+	if _, err := s.app.FindFirstRecordByData(CollectionNotifications, "idempotencyKey", key); err == nil {
+		return nil // made before a crash
+	} else if !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("find notification of job %s: %w", job.ID, err)
+	}
+	users, err := UsersCollection(s.app)
+	if err != nil {
+		return err
+	}
+	if _, err := s.app.FindRecordById(users, args.User); errors.Is(err, sql.ErrNoRows) {
+		return nil // the person is gone
+	} else if err != nil {
+		return fmt.Errorf("find recipient of trigger %s: %w", args.Trigger, err)
+	}
+	vars := args.Deleted
+	collection, err := s.app.FindCachedCollectionByNameOrId(args.Collection)
+	if err != nil {
+		return jobs.Cancel(fmt.Errorf("the collection that trigger %q watches is gone", trigger.GetString("name")))
+	}
+	if args.Event != EventDeleted {
+		// Read now, not when it fired: a delayed message tells how things stand.
+		record, err := s.app.FindRecordById(collection, args.Record)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // deleted meanwhile: there is nothing to tell about
+		}
+		if err != nil {
+			return fmt.Errorf("find record %s of trigger %s: %w", args.Record, args.Trigger, err)
+		}
+		vars = recordVars(record)
+	}
+	if most := trigger.GetInt("capPerHour"); most > 0 {
+		sent, err := s.countTriggered(args.Trigger, args.User)
+		if err != nil {
+			return err
+		}
+		if sent >= most {
+			s.log.Warn("trigger reached its cap for one person", "trigger", trigger.GetString("name"), "user", args.User, "capPerHour", most)
+			return nil
+		}
+	}
+	n, err := NewNotification(s.app)
+	if err != nil {
+		return err
+	}
+	n.Set("template", trigger.GetString("template"))
+	n.Set("channels", trigger.GetStringSlice("channels"))
+	n.Set("audience", string(AudienceUsers))
+	n.Set("users", []string{args.User})
+	n.Set("variables", map[string]any{"record": vars})
+	n.Set("trigger", args.Trigger)
+	n.Set("sourceCollection", collection.Name)
+	n.Set("sourceRecord", args.Record)
+	n.Set("idempotencyKey", key)
+	n.SetRequestID(job.RequestID)
+	err = n.Create(s.app)
+	var refused FieldErrors
+	if errors.As(err, &refused) {
+		// The template does not fit this record. Kept as a failed notification:
+		// that is where its owner looks.
+		n.MarkAsNew()
+		n.SetAction("")
+		n.SetStatus(StatusFailed)
+		n.SetStatusReason(refused.Error())
+		n.Set("finishedAt", s.now())
+		if err := s.app.SaveWithContext(AsServer(context.Background()), n); err != nil {
+			return fmt.Errorf("save failed notification of trigger %s: %w", args.Trigger, err)
+		}
+		return nil
+	}
+	return err
+}
+
+// countTriggered counts what a trigger sent to one person in the last hour.
+func (s *Sender) countTriggered(trigger, user string) (int, error) {
+	table, err := tableName(s.app, CollectionNotifications)
+	if err != nil {
+		return 0, err
+	}
+	var n int
+	err = s.app.ConcurrentDB().NewQuery("SELECT COUNT(*) FROM {{" + table + "}} WHERE [[trigger]] = {:trigger} AND [[created]] > {:since}" +
+		" AND EXISTS (SELECT 1 FROM json_each({{" + table + "}}.[[users]]) WHERE value = {:user})").
+		Bind(dbx.Params{"trigger": trigger, "user": user, "since": dbTime(s.now().Add(-time.Hour))}).Row(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count notifications of trigger %s: %w", trigger, err)
+	}
+	return n, nil
+}
