@@ -50,6 +50,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindLiveCaches()
 	g.bindKey()
 	g.bindRequestIDs()
+	g.bindLogs()
 	g.bindProviders()
 	g.bindSender()
 	g.bindNotifications()

@@ -1,0 +1,76 @@
+package hooks
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/pocketbase/pocketbase/apis"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/router"
+	"github.com/pocketbase/pocketbase/tools/types"
+
+	"github.com/groundworkhq/groundwork/internal/redact"
+	"github.com/groundworkhq/groundwork/internal/requestlog"
+)
+
+// quietPaths are asked all the time and say nothing when they succeed.
+var quietPaths = map[string]bool{"/api/health": true, "/api/version-check": true, "/api/realtime": true}
+
+// bindLogs writes one JSON line per request, and takes secrets out of the rows
+// that PocketBase stores.
+func (g *groundwork) bindLogs() {
+	g.app.OnServe().BindFunc(func(e *core.ServeEvent) error {
+		e.Router.Bind(&hook.Handler[*core.RequestEvent]{
+			// Outside PocketBase's recovery from panics, inside the request id.
+			Id: "groundwork.logs.request", Priority: apis.DefaultActivityLoggerMiddlewarePriority - 5, Func: g.logRequest})
+		return e.Next()
+	})
+	g.app.OnModelCreate("_logs").Bind(&hook.Handler[*core.ModelEvent]{
+		Id: "groundwork.logs.redact", Priority: -9999, Func: func(e *core.ModelEvent) error {
+			if row, ok := e.Model.(*core.Log); ok {
+				row.Message = redact.URL(redact.String(row.Message))
+				data, _ := redact.Value(map[string]any(row.Data)).(map[string]any)
+				row.Data = types.JSONMap[any](data)
+				if kind, _ := data["type"].(string); kind != "request" {
+					g.log.Log(context.Background(), slog.Level(row.Level), row.Message, "data", data)
+				}
+			}
+			return e.Next()
+		}})
+}
+
+func (g *groundwork) logRequest(e *core.RequestEvent) error {
+	start := time.Now()
+	err := e.Next()
+	status := e.Status()
+	if err != nil {
+		status = router.ToApiError(err).Status
+	}
+	path := e.Request.URL.Path
+	if status < http.StatusBadRequest && (quietPaths[path] || strings.HasPrefix(path, "/_/")) {
+		return err
+	}
+	level := slog.LevelInfo
+	switch {
+	case status >= http.StatusInternalServerError:
+		level = slog.LevelError
+	case status >= http.StatusBadRequest && status != http.StatusUnauthorized && status != http.StatusNotFound:
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{
+		slog.String("method", e.Request.Method), slog.String("path", redact.URL(e.Request.URL.RequestURI())), slog.Int("status", status),
+		slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.String("ip", e.RealIP()), slog.String("requestId", requestlog.ID(e)),
+	}
+	if e.Auth != nil {
+		attrs = append(attrs, slog.String("user", e.Auth.Id), slog.String("userCollection", e.Auth.Collection().Name))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", redact.String(err.Error())))
+	}
+	g.log.LogAttrs(e.Request.Context(), level, "request", attrs...)
+	return err
+}

@@ -1,0 +1,86 @@
+package hooks_test
+
+import (
+	"bytes"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/groundworkhq/groundwork/hooks"
+	"github.com/groundworkhq/groundwork/internal/pbtest"
+)
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestNoSecretReachesALog(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-Zq9"
+	out := &lockedBuffer{}
+	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = out }))
+	app.Settings().Logs.MaxDays = 5
+	app.Settings().Logs.MinLevel = -4
+
+	app.Send(http.MethodGet, "/api/files/x/y/z?token="+secret, nil, "")
+	app.Send(http.MethodGet, "/api/collections/users/records?filter=password='"+secret+"'", nil, "Bearer "+secret)
+	app.Send(http.MethodPost, "/api/collections/users/auth-with-password", map[string]any{"identity": "a@example.com", "password": secret}, secret)
+	app.Send(http.MethodPost, "/api/collections/users/records", map[string]any{"a": map[string]any{"b": []any{map[string]any{"password": secret}}}}, "")
+	app.Logger().Error("the call failed with token="+secret, "details", map[string]any{"authorization": secret, "text": `{"password":"` + secret + `"}`})
+
+	var rows []struct {
+		Message string `db:"message"`
+		Data    string `db:"data"`
+	}
+	require.Eventually(t, func() bool {
+		rows = nil
+		require.NoError(t, app.AuxDB().Select("message", "data").From("_logs").All(&rows))
+		for _, row := range rows {
+			if row.Message != "" && bytes.Contains([]byte(row.Message), []byte("the call failed")) {
+				return true
+			}
+		}
+		return false
+	}, 20*time.Second, 50*time.Millisecond)
+	require.Greater(t, len(rows), 3)
+	for _, row := range rows {
+		require.NotContains(t, row.Message+row.Data, secret)
+	}
+	require.NotContains(t, out.String(), secret)
+	require.Contains(t, out.String(), `"msg":"request"`)
+	require.Contains(t, out.String(), "the call failed", "the application's own lines reach standard output")
+}
+
+func TestRequestIDs(t *testing.T) {
+	t.Parallel()
+	out := &lockedBuffer{}
+	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = out }))
+	for given, kept := range map[string]bool{"my-request.1": true, "short": false, "line\tbreak-here": false, "": false} {
+		req, err := http.NewRequest(http.MethodGet, app.URL()+"/api/collections", nil)
+		require.NoError(t, err)
+		req.Header.Set("X-Request-Id", given)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		id := res.Header.Get("X-Request-Id")
+		require.GreaterOrEqual(t, len(id), 8)
+		require.Equal(t, kept, id == given, given)
+		require.Eventually(t, func() bool { return bytes.Contains([]byte(out.String()), []byte(id)) }, 5*time.Second, 5*time.Millisecond)
+	}
+}
