@@ -1,0 +1,279 @@
+package hooks_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pocketbase/dbx"
+	"github.com/pocketbase/pocketbase/core"
+	"github.com/stretchr/testify/require"
+
+	"github.com/groundworkhq/groundwork/hooks"
+	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/notifications/providertest"
+)
+
+// production is an app that sends for real, with waits a hundred times shorter.
+func production(c *hooks.Config) {
+	c.Env = hooks.EnvProduction
+	c.Retry = notifications.RetryPolicy{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond, MaxAge: time.Minute}
+}
+
+// mailProvider adds a row as the dashboard does.
+func mailProvider(t *testing.T, app *pbtest.App, config map[string]any, secret string) *core.Record {
+	t.Helper()
+	root, err := app.FindAuthRecordByEmail(core.CollectionNameSuperusers, "root@example.com")
+	if err != nil {
+		root = app.Superuser("root@example.com")
+	}
+	res := app.Send(http.MethodPost, "/api/collections/notification_providers/records",
+		map[string]any{"name": "Mail", "channel": "email_transactional", "config": config, "secret": secret, "enabled": true}, app.Token(root))
+	require.Equal(t, http.StatusOK, res.Status, string(res.Body))
+	record, err := app.FindFirstRecordByData(notifications.CollectionProviders, "name", "Mail")
+	require.NoError(t, err)
+	return record
+}
+
+func send(t *testing.T, app *pbtest.App, fields map[string]any) *core.Record {
+	t.Helper()
+	body := map[string]any{"title": "Hi {{ user.name }}", "body": "Hello", "action": "send", "audience": "everyone", "channels": []string{"email"}}
+	for k, v := range fields {
+		body[k] = v
+	}
+	people, err := app.CountRecords("users")
+	require.NoError(t, err)
+	body["confirmRecipients"] = people
+	return app.Record(notifications.CollectionNotifications, body)
+}
+
+func until(t *testing.T, app *pbtest.App, r *core.Record, field, want string) *core.Record {
+	t.Helper()
+	var now *core.Record
+	require.Eventually(t, func() bool { now = app.Reload(r); return now.GetString(field) == want }, 30*time.Second, 20*time.Millisecond,
+		"%s of %s never became %s", field, r.Id, want)
+	return now
+}
+
+func deliveryStatuses(t *testing.T, app *pbtest.App, n *core.Record) map[string]int {
+	t.Helper()
+	rows, err := app.FindAllRecords(notifications.CollectionDeliveries, dbx.HashExp{"notification": n.Id})
+	require.NoError(t, err)
+	statuses := map[string]int{}
+	for _, row := range rows {
+		statuses[row.GetString("status")]++
+	}
+	return statuses
+}
+
+func TestMailServerDownForAWhile(t *testing.T) {
+	t.Parallel()
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	app := pbtest.NewApp(t, pbtest.WithConfig(production))
+	app.Handler()
+	mailProvider(t, app, smtp.Config("hello@example.com"), "")
+	for _, name := range []string{"ana", "bo", "cy"} {
+		app.User(name + "@example.com")
+	}
+	require.NoError(t, smtp.Down())
+	n := send(t, app, nil)
+	require.Eventually(t, func() bool {
+		tried, err := app.CountRecords(notifications.CollectionDeliveries, dbx.NewExp("[[attempts]] > 1"))
+		require.NoError(t, err)
+		return tried > 0
+	}, 30*time.Second, 20*time.Millisecond, "it is tried again and again")
+	require.Zero(t, smtp.Total())
+	require.NoError(t, smtp.Up())
+	until(t, app, n, "status", "sent")
+	for _, name := range []string{"ana", "bo", "cy"} {
+		require.Len(t, smtp.To(name+"@example.com"), 1)
+	}
+}
+
+func TestWrongSetupPausesAndRepairSendsOn(t *testing.T) {
+	t.Parallel()
+	open := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	locked := providertest.NewSMTP(t, providertest.SMTPOptions{Username: "shop", Password: "right-password"})
+	expired := providertest.NewSMTP(t, providertest.SMTPOptions{TLS: providertest.ImplicitTLS, Cert: providertest.CertExpired})
+	with := func(config map[string]any, changes map[string]any) map[string]any {
+		for k, v := range changes {
+			config[k] = v
+		}
+		return config
+	}
+	for name, tc := range map[string]struct {
+		config   map[string]any
+		secret   string
+		sentence string
+	}{
+		"refused login":       {with(locked.Config("hello@example.com"), map[string]any{"username": "shop"}), "wrong-password", "refused the user name or password"},
+		"wrong host":          {with(open.Config("hello@example.com"), map[string]any{"host": "mail.invalid"}), "", "does not exist"},
+		"expired certificate": {expired.Config("hello@example.com"), "", "certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app := pbtest.NewApp(t, pbtest.WithConfig(production))
+			app.Handler()
+			app.User("ana" + strings.ReplaceAll(name, " ", "") + "@example.com")
+			provider := mailProvider(t, app, tc.config, tc.secret)
+			n := send(t, app, map[string]any{"channels": []string{"email", "inbox"}})
+
+			provider = until(t, app, provider, "state", "paused")
+			require.Contains(t, provider.GetString("stateReason"), tc.sentence)
+			require.NotContains(t, provider.GetString("stateReason"), "wrong-password")
+			paused := until(t, app, n, "status", "paused")
+			require.Equal(t, provider.GetString("stateReason"), paused.GetString("statusReason"))
+			require.Equal(t, map[string]int{"pending": 1, "delivered": 1}, deliveryStatuses(t, app, n), "the inbox does not wait for the mail server")
+
+			// Mended in the dashboard.
+			root, err := app.FindAuthRecordByEmail(core.CollectionNameSuperusers, "root@example.com")
+			require.NoError(t, err)
+			res := app.Send(http.MethodPatch, "/api/collections/notification_providers/records/"+provider.Id,
+				map[string]any{"config": open.Config("hello@example.com")}, app.Token(root))
+			require.Equal(t, http.StatusOK, res.Status, string(res.Body))
+			require.NotContains(t, string(res.Body), "wrong-password")
+			until(t, app, n, "status", "sent")
+			require.Len(t, open.To("ana"+strings.ReplaceAll(name, " ", "")+"@example.com"), 1)
+		})
+	}
+}
+
+func TestWhatLeavesInWhichEnvironment(t *testing.T) {
+	t.Parallel()
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+
+	staging := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) {
+		c.Env = hooks.EnvStaging
+		c.SendOnlyTo = []string{"Ana@example.com"}
+	}))
+	staging.Handler()
+	mailProvider(t, staging, smtp.Config("hello@example.com"), "")
+	staging.User("ana@example.com")
+	staging.User("bo@example.com")
+	n := until(t, staging, send(t, staging, nil), "status", "sent")
+	require.Equal(t, map[string]int{"accepted": 1, "captured": 1}, deliveryStatuses(t, staging, n))
+	require.Len(t, smtp.To("ana@example.com"), 1)
+	require.Equal(t, 1, smtp.Total())
+
+	bare := pbtest.NewApp(t, pbtest.WithConfig(production))
+	bare.Handler()
+	bare.User("cy@example.com")
+	n = until(t, bare, send(t, bare, nil), "status", "failed")
+	rows, err := bare.FindAllRecords(notifications.CollectionDeliveries, dbx.HashExp{"notification": n.Id})
+	require.NoError(t, err)
+	require.Equal(t, "no_provider", rows[0].GetString("reason"))
+	require.NotEmpty(t, rows[0].GetString("explanation"))
+}
+
+func TestPauseResumeAndCancel(t *testing.T) {
+	t.Parallel()
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{Behaviour: providertest.Behaviour{All: providertest.Script{DotDelay: 20 * time.Millisecond}}})
+	app := pbtest.NewApp(t, pbtest.WithConfig(production))
+	app.Handler()
+	mailProvider(t, app, smtp.Config("hello@example.com"), "")
+	for i := range 60 {
+		app.User("p" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "@example.com")
+	}
+	act := func(n *core.Record, action string) {
+		n = app.Reload(n)
+		n.Set("action", action)
+		require.NoError(t, app.Save(n))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+
+	n := send(t, app, nil)
+	require.NoError(t, smtp.Await(ctx, 5))
+	act(n, "pause")
+	require.Equal(t, "paused", app.Reload(n).GetString("status"))
+	require.Eventually(t, func() bool { return deliveryStatuses(t, app, n)["sending"] == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Positive(t, deliveryStatuses(t, app, n)["pending"])
+	act(n, "resume")
+	until(t, app, n, "status", "sent")
+	require.Equal(t, 60, smtp.Total(), "everybody once")
+
+	n = send(t, app, nil)
+	require.NoError(t, smtp.Await(ctx, 65))
+	act(n, "cancel")
+	require.Eventually(t, func() bool {
+		s := deliveryStatuses(t, app, n)
+		return s["pending"]+s["sending"] == 0
+	}, 10*time.Second, 10*time.Millisecond)
+	s := deliveryStatuses(t, app, n)
+	require.Equal(t, 60, s["accepted"]+s["cancelled"])
+	require.Positive(t, s["cancelled"])
+	require.Equal(t, s["accepted"], smtp.Total()-60, "what is cancelled never left")
+	now := until(t, app, n, "cancelled", strconv.Itoa(s["cancelled"]))
+	require.Equal(t, "cancelled", now.GetString("status"))
+
+	act2 := app.Reload(n)
+	act2.Set("action", "resume")
+	require.Error(t, app.Save(act2), "what is cancelled stays so")
+}
+
+func TestBadInputIsRefusedWithTheFieldAndASentence(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	ana := app.User("ana@example.com")
+	good := func() map[string]any {
+		return map[string]any{"title": "Hi", "body": "x", "channels": []string{"inbox"}, "audience": "users", "users": []string{ana.Id}, "action": "send"}
+	}
+	for name, tc := range map[string]struct {
+		change map[string]any
+		field  string
+	}{
+		"no audience":            {map[string]any{"audience": ""}, "audience"},
+		"no person":              {map[string]any{"users": []string{}}, "users"},
+		"a stranger":             {map[string]any{"users": []string{"nobody000000000"}}, "users"},
+		"no channel":             {map[string]any{"channels": []string{}}, "channels"},
+		"nothing to say":         {map[string]any{"title": "", "body": ""}, "title"},
+		"filter does not parse":  {map[string]any{"audience": "filter", "filter": "verified = = true"}, "filter"},
+		"filter names no field":  {map[string]any{"audience": "filter", "filter": "nosuchfield = 1"}, "filter"},
+		"filter reads passwords": {map[string]any{"audience": "filter", "filter": "password != ''"}, "filter"},
+		"filter reads a request": {map[string]any{"audience": "filter", "filter": "@request.auth.id != ''"}, "filter"},
+		"unknown variable":       {map[string]any{"title": "Hi {{ user.nmae }}"}, "title"},
+		"broken template":        {map[string]any{"body": "{% if %}"}, "body"},
+		"past expiry":            {map[string]any{"expiresAt": "2020-01-01 00:00:00.000Z"}, "expiresAt"},
+		"expiry before sending":  {map[string]any{"sendAt": "2099-01-02 00:00:00.000Z", "expiresAt": "2099-01-01 00:00:00.000Z"}, "expiresAt"},
+		"nonsense date":          {map[string]any{"sendAt": "next Tuesday-ish"}, "sendAt"},
+		"a number as date":       {map[string]any{"sendAt": 17}, "sendAt"},
+		"unconfirmed":            {map[string]any{"audience": "everyone"}, "confirmRecipients"},
+		"wrongly confirmed":      {map[string]any{"audience": "everyone", "confirmRecipients": 7}, "confirmRecipients"},
+		"a title of 10 MB":       {map[string]any{"title": strings.Repeat("x", 10<<20)}, "title"},
+		"a nul byte":             {map[string]any{"title": "a\x00b"}, "title"},
+		"an unknown option":      {map[string]any{"options": map[string]any{"colour": "red"}}, "options"},
+		"options of a list":      {map[string]any{"options": []string{"x"}}, "options"},
+		"an unknown action":      {map[string]any{"action": "explode"}, "action"},
+		"nothing to pause":       {map[string]any{"action": "pause"}, "action"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := good()
+			for k, v := range tc.change {
+				body[k] = v
+			}
+			res := app.Send(http.MethodPost, "/api/collections/notifications/records", body, root)
+			require.Equal(t, http.StatusBadRequest, res.Status, string(res.Body))
+			var answer struct {
+				Data map[string]struct{ Message string }
+			}
+			require.NoError(t, json.Unmarshal(res.Body, &answer))
+			require.NotEmpty(t, answer.Data[tc.field].Message, string(res.Body))
+		})
+	}
+	n, err := app.CountRecords(notifications.CollectionNotifications)
+	require.NoError(t, err)
+	require.Zero(t, n, "nothing was stored")
+
+	// Forged counts are ignored, not refused: the dashboard sends whole records.
+	body := good()
+	body["sent"], body["status"], body["total"] = 999, "sent", 999
+	res := app.Send(http.MethodPost, "/api/collections/notifications/records", body, root)
+	require.Equal(t, http.StatusOK, res.Status, string(res.Body))
+	require.NotContains(t, string(res.Body), "999")
+}
