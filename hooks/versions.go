@@ -59,7 +59,7 @@ func versionCheck(table *livecache.Cache[versions.Table]) func(*core.RequestEven
 		// An answer that a cache keeps would hide a hard update.
 		e.Response.Header().Set("Cache-Control", "no-store")
 
-		platform, version, problem := versionCheckQuery(e.Request.URL.RawQuery)
+		q, problem := parseVersionCheckQuery(e.Request.URL.RawQuery)
 		if problem != nil {
 			return badParameter(e, problem.Field, problem.Code, problem.Text)
 		}
@@ -68,7 +68,7 @@ func versionCheck(table *livecache.Cache[versions.Table]) func(*core.RequestEven
 		if err != nil {
 			return e.InternalServerError("The version rules cannot be read right now; try again.", err)
 		}
-		answer, err := t.Check(platform, version)
+		answer, err := t.Check(q.platform, q.version)
 		if err != nil {
 			var unknown *versions.UnknownPlatformError
 			if errors.As(err, &unknown) {
@@ -76,7 +76,10 @@ func versionCheck(table *livecache.Cache[versions.Table]) func(*core.RequestEven
 			}
 			return badParameter(e, "version", "validation_invalid_version", err.Error())
 		}
-		return e.JSON(http.StatusOK, answer)
+		if q.fields {
+			return e.JSON(http.StatusOK, answer)
+		}
+		return e.Blob(http.StatusOK, "application/json", answer.JSON())
 	}
 }
 
@@ -84,38 +87,64 @@ func badParameter(e *core.RequestEvent, name, code, text string) error {
 	return e.BadRequestError(text, validation.Errors{name: validation.NewError(code, text)})
 }
 
-// versionCheckQuery reads the two parameters. Others are left alone: clients add
-// some of their own against caches.
-func versionCheckQuery(raw string) (platform, version string, problem *versions.FieldError) {
-	query, err := url.ParseQuery(raw)
-	if err != nil {
-		return "", "", &versions.FieldError{Field: "version", Code: "validation_invalid_query",
-			Text: "The address cannot be read: percent-encode what follows the question mark."}
-	}
-	single := func(name, example string) string {
-		switch values := query[name]; {
-		case problem != nil:
-			return ""
-		case len(values) > 1:
-			problem = &versions.FieldError{Field: name, Code: "validation_repeated_parameter",
-				Text: "The parameter " + name + " is given more than once; give it once."}
-			return ""
-		case len(values) == 0 || values[0] == "":
-			problem = &versions.FieldError{Field: name, Code: "validation_required",
-				Text: "The parameter " + name + " is missing; add " + name + "=" + example + "."}
-			return ""
-		default:
-			return values[0]
+type versionCheckQuery struct {
+	platform, version string
+	fields            bool // PocketBase's parameter that picks parts of the answer
+}
+
+// parseVersionCheckQuery reads the parameters by hand: url.ParseQuery makes a
+// map, and PocketBase's JSON answer makes it again. Others are left alone:
+// clients add some of their own against caches.
+func parseVersionCheckQuery(raw string) (versionCheckQuery, *versions.FieldError) {
+	var q versionCheckQuery
+	var platforms, versionsGiven int
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		key, errKey := url.QueryUnescape(key)
+		value, errValue := url.QueryUnescape(value)
+		if errKey != nil || errValue != nil || strings.Contains(pair, ";") {
+			return q, &versions.FieldError{Field: "version", Code: "validation_invalid_query",
+				Text: "The address cannot be read: percent-encode what follows the question mark."}
+		}
+		switch key {
+		case "platform":
+			q.platform = value
+			platforms++
+		case "version":
+			q.version = value
+			versionsGiven++
+		case "fields":
+			q.fields = true
 		}
 	}
-	platform, version = single("platform", "ios"), single("version", "1.2.3")
+	if problem := onlyOne("platform", "ios", q.platform, platforms); problem != nil {
+		return q, problem
+	}
+	if problem := onlyOne("version", "1.2.3", q.version, versionsGiven); problem != nil {
+		return q, problem
+	}
 
 	// In a query a plain "+" means a space, and clients seldom encode the one of
 	// "1.2.3+45". No version contains a space but before a bracket.
-	if i := strings.IndexByte(version, ' '); i > 0 && !strings.HasPrefix(version[i:], " (") {
-		version = version[:i] + "+" + version[i+1:]
+	if i := strings.IndexByte(q.version, ' '); i > 0 && !strings.HasPrefix(q.version[i:], " (") {
+		q.version = q.version[:i] + "+" + q.version[i+1:]
 	}
-	return platform, version, problem
+	return q, nil
+}
+
+func onlyOne(name, example, value string, given int) *versions.FieldError {
+	switch {
+	case given > 1:
+		return &versions.FieldError{Field: name, Code: "validation_repeated_parameter",
+			Text: "The parameter " + name + " is given more than once; give it once."}
+	case value == "":
+		return &versions.FieldError{Field: name, Code: "validation_required",
+			Text: "The parameter " + name + " is missing; add " + name + "=" + example + "."}
+	default:
+		return nil
+	}
 }
 
 func versionCheckMethod(e *core.RequestEvent) error {

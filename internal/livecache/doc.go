@@ -7,12 +7,12 @@
 // is found by a check that runs every second.
 //
 // How: a save increments a number in memory and writes a random token into
-// pb_data/.groundwork/notify/<collection id>. Get compares both with the ones
-// its copy was made under, which costs one read of eight bytes from the page
-// cache: about half a microsecond. A file watcher would save that read, but it
-// reports after the fact, so that another process could answer one more request
-// with the old rows. The folder is not PocketBase's own pb_data/.notify, because
-// that one's watcher drops events that other files follow closely.
+// pb_data/.groundwork/notify/<collection id>, which every process has mapped into
+// its memory. Get compares both with the ones its copy was made under: two loads,
+// no system call. A file watcher would do without the second, but it reports
+// after the fact, so that another process could answer one more request with the
+// old rows. The folder is not PocketBase's own pb_data/.notify, because that one's
+// watcher drops events that other files follow closely.
 //
 // The package owns the copies, the folder and the check. It binds no PocketBase
 // hooks: package hooks calls [Start], [Stop] and [Changed]. Whoever needs a

@@ -38,28 +38,18 @@ type source struct {
 	app   core.App
 	id    string
 	local atomic.Uint64
-	file  atomic.Pointer[os.File] // nil: not open, other processes are then seen by the check only
+	file  atomic.Pointer[token] // nil: not open, other processes are then seen by the check only
 
 	openMu sync.Mutex // guards opening and closing of file
 	warned bool       // guarded by openMu
 }
 
 func (s *source) stamp() stamp {
-	return stamp{local: s.local.Load(), token: s.token()}
-}
-
-func (s *source) token() uint64 {
-	f := s.file.Load()
-	if f == nil {
-		return 0
+	now := stamp{local: s.local.Load()}
+	if f := s.file.Load(); f != nil {
+		now.token = f.read()
 	}
-	var b [8]byte
-	// A new file is empty: token 0. Two processes that write at once can make a
-	// reader see half of each: a token all the same, and the next read differs.
-	if _, err := f.ReadAt(b[:], 0); err != nil {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(b[:])
+	return now
 }
 
 func (s *source) path() string {
@@ -79,8 +69,8 @@ func (s *source) open() {
 	}
 	err := os.MkdirAll(filepath.Dir(s.path()), 0o755)
 	if err == nil {
-		var f *os.File
-		if f, err = os.OpenFile(s.path(), os.O_RDWR|os.O_CREATE, 0o644); err == nil {
+		var f *token
+		if f, err = openToken(s.path()); err == nil {
 			s.file.Store(f)
 			s.warned = false
 			return
@@ -89,13 +79,12 @@ func (s *source) open() {
 	s.warn(err)
 }
 
-// close forgets the file. A reader that still holds it gets an error, which it
-// takes for token 0.
+// close forgets the file.
 func (s *source) close() {
 	s.openMu.Lock()
 	defer s.openMu.Unlock()
 	if f := s.file.Swap(nil); f != nil {
-		_ = f.Close()
+		f.close()
 	}
 }
 
@@ -103,7 +92,7 @@ func (s *source) close() {
 // not be opened before.
 func (s *source) reopen() {
 	if f := s.file.Load(); f != nil {
-		held, err := f.Stat()
+		held, err := f.file.Stat()
 		if err == nil {
 			if onDisk, err := os.Stat(s.path()); err == nil && os.SameFile(held, onDisk) {
 				return
@@ -119,9 +108,8 @@ func (s *source) reopen() {
 func (s *source) changed() {
 	s.open()
 	if f := s.file.Load(); f != nil {
-		var b [8]byte
-		binary.LittleEndian.PutUint64(b[:], rand.Uint64()|1) // never 0, the token of an empty file
-		if _, err := f.WriteAt(b[:], 0); err != nil && !errors.Is(err, os.ErrClosed) {
+		// Never 0, the token of a new file.
+		if err := f.write(rand.Uint64() | 1); err != nil && !errors.Is(err, os.ErrClosed) {
 			s.openMu.Lock()
 			s.warn(err)
 			s.openMu.Unlock()

@@ -1,6 +1,8 @@
 package versions
 
 import (
+	"encoding/json/jsontext"
+	"encoding/json/v2"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,24 +30,68 @@ type Answer struct {
 	Minimum    string `json:"minimum"`
 	StoreURL   string `json:"store_url"`
 	Message    string `json:"message"`
+
+	encoded []byte
+}
+
+// JSON is the answer's encoding, made once with the table; it must not be
+// changed.
+func (a Answer) JSON() []byte {
+	if a.encoded == nil {
+		return a.encode()
+	}
+	return a.encoded
+}
+
+func (a Answer) encode() []byte {
+	// It cannot fail: texts and flags only, and broken UTF-8 is let through mangled,
+	// as in PocketBase's own answers.
+	b, _ := json.Marshal(a, jsontext.AllowInvalidUTF8(true))
+	return b
 }
 
 // Table holds the rules of all platforms. It never changes after [NewTable] and
 // may be read by any number of goroutines. The zero value knows the built-in
 // platforms and has no rules.
 type Table struct {
-	rules map[string]Rule
+	rules map[string]*prepared
 	known []string // sorted; nil: the built-in ones
 }
+
+// prepared is a rule with its four answers: none, soft, hard, both.
+type prepared struct {
+	Rule
+	answers [4]Answer
+}
+
+func prepare(rule Rule) *prepared {
+	p := &prepared{Rule: rule}
+	for i := range p.answers {
+		a := Answer{
+			HardUpdate: i&2 != 0,
+			SoftUpdate: i&1 != 0,
+			Latest:     rule.Latest.String(),
+			Minimum:    rule.Minimum.String(),
+			StoreURL:   rule.StoreURL,
+			Message:    rule.Message,
+		}
+		a.encoded = a.encode()
+		p.answers[i] = a
+	}
+	return p
+}
+
+// noRule answers for a known platform that has no rule.
+var noRule = prepare(Rule{})
 
 // NewTable returns a table with the given rules, one per platform. platforms
 // are known beyond the built-in ones and those of the rules.
 func NewTable(platforms []string, rules []Rule) Table {
-	t := Table{rules: make(map[string]Rule, len(rules))}
+	t := Table{rules: make(map[string]*prepared, len(rules))}
 	t.known = append(t.known, builtinPlatforms...)
 	t.known = append(t.known, platforms...)
 	for _, rule := range rules {
-		t.rules[rule.Platform] = rule
+		t.rules[rule.Platform] = prepare(rule)
 		t.known = append(t.known, rule.Platform)
 	}
 	slices.Sort(t.known)
@@ -78,17 +124,18 @@ func (t Table) Check(platform, version string) (Answer, error) {
 		if !slices.Contains(known, platform) {
 			return Answer{}, &UnknownPlatformError{Platform: platform, Known: known}
 		}
+		rule = noRule
 	}
 	v, err := Parse(version)
 	if err != nil {
 		return Answer{}, err
 	}
-	return Answer{
-		HardUpdate: v.Before(rule.Minimum),
-		SoftUpdate: v.Before(rule.Recommended),
-		Latest:     rule.Latest.String(),
-		Minimum:    rule.Minimum.String(),
-		StoreURL:   rule.StoreURL,
-		Message:    rule.Message,
-	}, nil
+	i := 0
+	if v.Before(rule.Recommended) {
+		i |= 1
+	}
+	if v.Before(rule.Minimum) {
+		i |= 2
+	}
+	return rule.answers[i], nil
 }
