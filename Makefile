@@ -76,12 +76,16 @@ image: ## Build the container image where an engine exists
 	done; echo "No container engine is running here: start docker, or install podman or buildah." >&2; exit 1
 
 .PHONY: soak
-soak: build ## Kill the server at random moments of a 10,000-person send, in full
+soak: build ## Kill the server in the middle of a 10,000-person send over all channels and of sign-ups, in full
 	go run ./bench/soak -binary ./$(BIN) -people 10000 -kills 20
+	go run ./bench/welcome -binary ./$(BIN) -signups 0 -kills 20
 
 .PHONY: bench
 bench: build ## Print the benchmarks' ratios
 	go run ./bench/version-check
+	go run ./bench/send -binary ./$(BIN)
+	go run ./bench/welcome -binary ./$(BIN) -kills 0
+	go run ./bench/account-mails -binary ./$(BIN)
 
 .PHONY: clean
 clean: ## Remove what was built (not pb_data)

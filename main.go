@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime/debug"
 
 	"github.com/pocketbase/pocketbase"
 
@@ -18,6 +19,11 @@ import (
 var page embed.FS
 
 func main() {
+	// The live heap is some 30 MB: letting it grow to 150 between two collections
+	// makes a broadcast a twentieth faster. GOGC in the environment still decides.
+	if was := debug.SetGCPercent(400); was != 100 {
+		debug.SetGCPercent(was)
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -2,6 +2,8 @@ package commands
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/spf13/cobra"
@@ -26,6 +28,10 @@ func NewSetupLinkCommand(app core.App) *cobra.Command {
 			link, err := hooks.SetupLink(app, url)
 			if err != nil {
 				return err
+			}
+			if strings.HasPrefix(link, "http://127.0.0.1:") && url == "" {
+				// Not to the command's own stderr: PocketBase makes that silent.
+				fmt.Fprintln(os.Stderr, "Open this on the server's own machine. If you reach it at another address or port, add --url with that address.")
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
 			return err

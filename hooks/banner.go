@@ -2,7 +2,7 @@ package hooks
 
 import (
 	"fmt"
-	"strings"
+	"net"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
@@ -19,16 +19,30 @@ func (g *groundwork) bindBanner() {
 			if err := e.Next(); err != nil {
 				return fmt.Errorf("the server cannot listen on %s: %w. Is another one running? Choose another address with --http", e.Server.Addr, err)
 			}
-			base := "http://" + e.Server.Addr
-			if strings.HasPrefix(e.Server.Addr, ":") || strings.HasPrefix(e.Server.Addr, "0.0.0.0:") {
-				base = "http://127.0.0.1" + e.Server.Addr[strings.LastIndexByte(e.Server.Addr, ':'):]
-			}
+			base := reachableAddress(e.Server.Addr)
 			means := map[Environment]string{
-				EnvLocal:      "nothing leaves: every message is captured, read it in the dashboard",
-				EnvStaging:    "every message is captured, but for the addresses in SEND_ONLY_TO",
+				EnvLocal:      "nothing leaves: every message is kept in notification_deliveries to read",
+				EnvStaging:    "messages are kept in notification_deliveries, but for the addresses in SEND_ONLY_TO",
 				EnvProduction: "messages are sent",
 			}[g.cfg.Env]
 			fmt.Fprintf(g.cfg.Console, "\nGroundwork is running.\n  Page       %s/\n  Dashboard  %s/_/\n  APP_ENV    %s (%s)\n", base, base, g.cfg.Env, means)
 			return nil
 		}})
+}
+
+// reachableAddress is what a person on this machine opens for a server that
+// listens on addr.
+func reachableAddress(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	// PocketBase listens there for TLS alone.
+	if port == "443" || port == "https" {
+		return "https://" + host
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }

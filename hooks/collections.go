@@ -29,8 +29,7 @@ var ourCollections = []string{
 // ownerLocked are fields that a record's owner sees and does not write. Fields
 // that an administrator added are not in it: those follow the collection's rule.
 var ownerLocked = map[string][]string{
-	notifications.CollectionDevices: {"platform", "pushService", "environment"},
-	notifications.CollectionInbox:   {"title", "body", "data", "image", "link"},
+	notifications.CollectionInbox: {"title", "body", "data", "image", "link"},
 }
 
 // fixedCategories are there in every installation and referred to by key.
@@ -46,19 +45,11 @@ func (g *groundwork) bindCollections() {
 
 	for collection, fields := range ownerLocked {
 		app.OnRecordUpdateRequest(collection).Bind(&hook.Handler[*core.RecordRequestEvent]{
-			Id: "groundwork.collections.ownerlocked." + collection, Func: func(e *core.RecordRequestEvent) error {
-				if !e.HasSuperuserAuth() {
-					stored := e.Record.Original()
-					for _, name := range fields {
-						e.Record.SetRaw(name, stored.GetRaw(name))
-					}
-				}
-				return e.Next()
-			}})
+			Id: "groundwork.collections.ownerlocked." + collection, Func: lockForOwner(fields...)})
 	}
 
 	// What a person creates is that person's.
-	app.OnRecordCreateRequest(notifications.CollectionDevices, notifications.CollectionSubscriptions, notifications.CollectionPreferences).
+	app.OnRecordCreateRequest(notifications.CollectionSubscriptions, notifications.CollectionPreferences).
 		Bind(&hook.Handler[*core.RecordRequestEvent]{
 			Id: "groundwork.collections.owner", Func: func(e *core.RecordRequestEvent) error {
 				if e.Auth != nil && !e.HasSuperuserAuth() {
@@ -77,14 +68,6 @@ func (g *groundwork) bindCollections() {
 			}
 			if _, sent := info.Body["enabled"]; !sent {
 				e.Record.Set("enabled", true)
-			}
-			return e.Next()
-		}})
-
-	app.OnRecordCreate(notifications.CollectionDevices).Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "groundwork.devices.pushservice", Priority: priorityLast, Func: func(e *core.RecordEvent) error {
-			if e.Record.GetString("pushService") == "" {
-				e.Record.Set("pushService", map[string]string{"ios": "apns", "android": "fcm", "web": "webpush"}[e.Record.GetString("platform")])
 			}
 			return e.Next()
 		}})
@@ -136,6 +119,19 @@ func (g *groundwork) bindCollections() {
 			}
 			return e.Next()
 		}})
+}
+
+// lockForOwner keeps fields as they are in an update that is not a superuser's.
+func lockForOwner(fields ...string) func(*core.RecordRequestEvent) error {
+	return func(e *core.RecordRequestEvent) error {
+		if !e.HasSuperuserAuth() {
+			stored := e.Record.Original()
+			for _, name := range fields {
+				e.Record.SetRaw(name, stored.GetRaw(name))
+			}
+		}
+		return e.Next()
+	}
 }
 
 // unwritableTexts names the texts that no message, mail header or URL can carry:
@@ -191,13 +187,35 @@ func (g *groundwork) bindCategories() {
 		}
 		return check(e)
 	}})
-	app.OnRecordDelete(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.categories.keep", Func: func(e *core.RecordEvent) error {
-		stored, err := storedNow(e)
-		if err == nil && slices.Contains(fixedCategories, stored.GetString("key")) {
-			return apis.NewBadRequestError(fmt.Sprintf("The category %q cannot be deleted: messages of your app and of Groundwork itself use it.", stored.GetString("key")), nil)
-		}
-		return e.Next()
-	}})
+	app.OnRecordDeleteExecute(notifications.CollectionCategories).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.categories.keep", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+			return inTransaction(e, func() error {
+				if err := keepCategory(e); err != nil {
+					return err
+				}
+				return e.Next()
+			})
+		}})
+}
+
+// keepCategory refuses to delete a category that something needs.
+func keepCategory(e *core.RecordEvent) error {
+	stored, err := storedNow(e)
+	if err == nil && slices.Contains(fixedCategories, stored.GetString("key")) {
+		return apis.NewBadRequestError(fmt.Sprintf("The category %q cannot be deleted: messages of your app and of Groundwork itself use it.", stored.GetString("key")), nil)
+	}
+	if err := keptByUse(e.App, "category", e.Record.Id); err != nil {
+		return err
+	}
+	// Without its category a template would be transactional.
+	templates, err := e.App.FindRecordsByFilter(notifications.CollectionTemplates, "category = {:id}", "", 1, 0, dbx.Params{"id": e.Record.Id})
+	if err != nil {
+		return fmt.Errorf("find templates of category %s: %w", e.Record.Id, err)
+	}
+	if len(templates) > 0 {
+		return apis.NewBadRequestError(fmt.Sprintf("The template %q is in this category. Give it another one first.", templates[0].GetString("key")), nil)
+	}
+	return nil
 }
 
 // bindDeliveries leaves the deliveries to the server: they are a record of what

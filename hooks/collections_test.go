@@ -123,10 +123,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 		},
 		notifications.CollectionDevices: {
 			record: func(app *pbtest.App, owner *core.Record) *core.Record {
-				return app.Record(notifications.CollectionDevices, map[string]any{"user": owner.Id, "platform": "ios", "token": "a"})
+				return app.Record(notifications.CollectionDevices, map[string]any{"user": owner.Id, "platform": "android", "token": "a"})
 			},
 			create: func(_ *pbtest.App, owner *core.Record) map[string]any {
-				return map[string]any{"user": owner.Id, "platform": "web", "token": "b"}
+				return map[string]any{"user": owner.Id, "platform": "android", "token": "b"}
 			},
 			update: map[string]any{"appVersion": "1.2.3"},
 			want: [5][5]string{
@@ -294,7 +294,7 @@ func TestOwnerOfWhatIsCreated(t *testing.T) {
 		require.Equal(t, "active", res.JSON(t)["status"])
 		require.NotEmpty(t, res.JSON(t)["registeredAt"])
 	}
-	res := app.Send("POST", "/api/collections/devices/records", map[string]any{"user": other.Id, "platform": "ios", "token": "t"}, admin)
+	res := app.Send("POST", "/api/collections/devices/records", map[string]any{"user": other.Id, "platform": "android", "token": "t"}, admin)
 	require.Equal(t, 200, res.Status, res.String())
 	require.Equal(t, other.Id, res.JSON(t)["user"], "a superuser says whose it is")
 
@@ -342,7 +342,7 @@ func TestOwnersWriteOnlyTheirFields(t *testing.T) {
 		require.Equal(t, want, now.GetString(name), name)
 	}
 
-	dev := app.Record(notifications.CollectionDevices, map[string]any{"user": me.Id, "platform": "ios", "token": "t", "environment": "sandbox"})
+	dev := app.Record(notifications.CollectionDevices, map[string]any{"user": me.Id, "platform": "ios", "token": appleToken, "environment": "sandbox"})
 	res = app.Send("PATCH", "/api/collections/devices/records/"+dev.Id, map[string]any{
 		"platform": "web", "pushService": "fcm", "environment": "production", "token": "x", "user": other.Id, "status": "gone",
 		"locale": "fr", "timezone": "Europe/Paris", "appVersion": "2.0", "model": "M", "app": "com.example",
@@ -350,7 +350,7 @@ func TestOwnersWriteOnlyTheirFields(t *testing.T) {
 	require.Equal(t, 200, res.Status, res.String())
 	now = app.Reload(dev)
 	for name, want := range map[string]string{
-		"platform": "ios", "pushService": "apns", "environment": "sandbox", "token": "t", "user": me.Id, "status": "active",
+		"platform": "ios", "pushService": "apns", "environment": "sandbox", "token": appleToken, "user": me.Id, "status": "active",
 		"locale": "fr", "timezone": "Europe/Paris", "appVersion": "2.0", "model": "M", "app": "com.example",
 	} {
 		require.Equal(t, want, now.GetString(name), name)
@@ -477,7 +477,7 @@ func TestDeletingAPerson(t *testing.T) {
 	theirs := []*core.Record{
 		app.Record(notifications.CollectionSubscriptions, map[string]any{"topic": topic.Id, "user": me.Id}),
 		app.Record(notifications.CollectionPreferences, map[string]any{"user": me.Id}),
-		app.Record(notifications.CollectionDevices, map[string]any{"user": me.Id, "platform": "ios", "token": "a"}),
+		app.Record(notifications.CollectionDevices, map[string]any{"user": me.Id, "platform": "android", "token": "a"}),
 		app.Record(notifications.CollectionInbox, map[string]any{"user": me.Id, "title": "A"}),
 	}
 	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "A", "users": []string{me.Id}})
@@ -643,7 +643,7 @@ func TestAdminEditsOurCollections(t *testing.T) {
 	res = app.Send("GET", "/api/collections/renamed__pb_users_auth_/records/"+user.Id, nil, app.Token(user))
 	ok(res)
 	require.Equal(t, "+4915112345678", res.JSON(t)["phone"])
-	res = app.Send("POST", "/api/collections/renamed_gw_devices/records", map[string]any{"platform": "ios", "token": "t"}, app.Token(app.Reload(user)))
+	res = app.Send("POST", "/api/collections/renamed_gw_devices/records", map[string]any{"platform": "android", "token": "t"}, app.Token(app.Reload(user)))
 	ok(res)
 	tr, err := app.FindRecordById(notifications.CollectionTriggers, "gwwelcome000000")
 	require.NoError(t, err)

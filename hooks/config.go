@@ -72,6 +72,14 @@ type Config struct {
 	// value is the documented default.
 	Retry notifications.RetryPolicy
 
+	// StopWidens makes a STOP to one SMS sender count for all of them, one-time
+	// codes included. False means that it counts for that sender's kind only.
+	StopWidens bool
+
+	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
+	// consent and quiet hours are not in force yet.
+	promotionalSMS bool
+
 	// err is what ConfigFromEnv found wrong; Register reports it.
 	err error
 }

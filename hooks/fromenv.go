@@ -34,5 +34,44 @@ func ConfigFromEnv() Config {
 			Secret: server.smtp.Password, SenderID: server.smtp.From,
 		})
 	}
+	if a := v.APNs; a != nil {
+		cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+			Name: "APNs (environment)", Channel: notifications.ProviderAPNs, Source: notifications.SourceEnvironment,
+			Config: withoutEmpty(map[string]any{"keyId": a.KeyID, "teamId": a.TeamID, "bundleId": a.Topic, "environment": a.Environment, "endpoint": a.Endpoint}),
+			Secret: a.Key, SenderID: a.Topic,
+		})
+	}
+	if f := v.FCM; f != nil {
+		cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+			Name: "FCM (environment)", Channel: notifications.ProviderFCM, Source: notifications.SourceEnvironment,
+			Config: withoutEmpty(map[string]any{"projectId": f.ProjectID, "endpoint": f.Endpoint}), Secret: f.Credentials,
+		})
+	}
+	if t := v.Twilio; t != nil {
+		for _, sms := range []struct {
+			channel      notifications.ProviderChannel
+			name, sender string
+		}{
+			{notifications.ProviderSMSTransactional, "Transactional SMS (environment)", t.Transactional},
+			{notifications.ProviderSMSPromotional, "Promotional SMS (environment)", t.Promotional},
+		} {
+			if sms.sender == "" {
+				continue
+			}
+			cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+				Name: sms.name, Channel: sms.channel, Source: notifications.SourceEnvironment,
+				Config: withoutEmpty(map[string]any{"accountSid": t.AccountSID, "endpoint": t.Endpoint}), Secret: t.AuthToken, SenderID: sms.sender,
+			})
+		}
+	}
 	return cfg
+}
+
+func withoutEmpty(config map[string]any) map[string]any {
+	for key, value := range config {
+		if value == "" {
+			delete(config, key)
+		}
+	}
+	return config
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
-	"github.com/groundworkhq/groundwork/internal/seal"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 
@@ -17,7 +16,7 @@ type groundwork struct {
 	app core.App
 	cfg Config
 	log *slog.Logger
-	box *seal.Box // nil until the key is known (see bindKey)
+	box *keyBox // nil before the bootstrap
 
 	workers   *jobs.Workers
 	jobs      *jobs.Client // nil unless the app serves
@@ -45,7 +44,9 @@ func Register(app core.App, cfg Config) error {
 
 	// The order below is the order in which the hooks run.
 	g.bindServerOwned()
+	g.bindDevices()
 	g.bindCollections()
+	g.bindRefusals()
 	g.bindUsers()
 	g.bindLiveCaches()
 	g.bindKey()
@@ -53,6 +54,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindLogs()
 	g.bindProviders()
 	g.bindSender()
+	g.bindWebhooks()
 	g.bindNotifications()
 	g.bindTriggers()
 	g.bindMails()

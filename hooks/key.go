@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
@@ -28,15 +29,68 @@ func (g *groundwork) bindKey() {
 			if err := e.Next(); err != nil {
 				return err
 			}
-			box, err := loadKey(g.cfg, e.App.DataDir())
+			box := &keyBox{cfg: g.cfg, dataDir: e.App.DataDir()}
 			g.box = box
+			_, err := box.load(false)
 			return err
+		}})
+	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "groundwork.key.make", Priority: priorityFirst, Func: func(e *core.ServeEvent) error {
+			if _, err := g.box.load(true); err != nil {
+				return err
+			}
+			return e.Next()
 		}})
 }
 
+// keyBox seals and opens with the key of this installation. Where a key file is
+// missing, it is made when the app serves or when something is sealed first: a
+// command beside a server that has its key from elsewhere leaves no file behind.
+type keyBox struct {
+	cfg     Config
+	dataDir string
+
+	mu  sync.Mutex
+	box *seal.Box // nil as long as there is no key
+}
+
+// load returns the box; nil when there is no key file and none is to be made.
+func (k *keyBox) load(mayMake bool) (*seal.Box, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.box != nil {
+		return k.box, nil
+	}
+	box, err := loadKey(k.cfg, k.dataDir, mayMake)
+	k.box = box
+	return box, err
+}
+
+// Seal implements [notifications.SecretBox].
+func (k *keyBox) Seal(purpose string, plaintext []byte) ([]byte, error) {
+	box, err := k.load(true)
+	if err != nil {
+		return nil, err
+	}
+	return box.Seal(purpose, plaintext)
+}
+
+// Open implements [notifications.SecretBox].
+func (k *keyBox) Open(purpose string, sealed []byte) ([]byte, error) {
+	box, err := k.load(false)
+	if err != nil {
+		return nil, err
+	}
+	if box == nil {
+		return nil, seal.ErrWrongKey // no key made here could open it
+	}
+	return box.Open(purpose, sealed)
+}
+
 // loadKey returns the box for GROUNDWORK_KEY, or for the key file beside the
-// data folder, which is made the first time outside production.
-func loadKey(cfg Config, dataDir string) (*seal.Box, error) {
+// data folder, which is made the first time outside production. It is nil when
+// the file is missing and may not be made.
+func loadKey(cfg Config, dataDir string, mayMake bool) (*seal.Box, error) {
 	if cfg.Key != "" {
 		box, err := seal.New([]byte(cfg.Key))
 		if err != nil {
@@ -53,11 +107,14 @@ func loadKey(cfg Config, dataDir string) (*seal.Box, error) {
 	}
 	path := filepath.Join(filepath.Dir(absolute), keyFileName)
 	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !mayMake:
+		return nil, nil
+	case errors.Is(err, fs.ErrNotExist):
 		if raw, err = makeKeyFile(path); err != nil {
 			return nil, fmt.Errorf("the key file %s cannot be made: %w. Set GROUNDWORK_KEY instead, or make the folder writable", path, err)
 		}
-	} else if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("the key file %s cannot be read: %w", path, err)
 	}
 	box, err := seal.New([]byte(strings.TrimSpace(string(raw))))

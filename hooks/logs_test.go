@@ -3,6 +3,8 @@ package hooks_test
 import (
 	"bytes"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,6 +67,50 @@ func TestNoSecretReachesALog(t *testing.T) {
 	require.NotContains(t, out.String(), secret)
 	require.Contains(t, out.String(), `"msg":"request"`)
 	require.Contains(t, out.String(), "the call failed", "the application's own lines reach standard output")
+}
+
+func TestNoFullAddressReachesALog(t *testing.T) {
+	t.Parallel()
+	out := &lockedBuffer{}
+	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = out }))
+	app.Settings().Logs.MaxDays = 5
+	app.Settings().Logs.MinLevel = -4
+
+	res := app.Send(http.MethodPost, "/api/collections/users/request-password-reset", map[string]any{"email": "nobody@example.com"}, "")
+	require.Equal(t, http.StatusNoContent, res.Status)
+	app.Send(http.MethodGet, "/api/collections/users/records?filter="+url.QueryEscape(`email="nobody@example.com"||phone="+15005550006"`), nil, "")
+	app.Send(http.MethodGet, "/api/collections/users/records/nobody%40example.com", nil, "")
+	app.Logger().Error("no mail to nobody@example.com", "to", []any{"nobody@example.com", map[string]any{"phone": "+15005550006"}},
+		"stack", "github.com/pocketbase/pocketbase@v0.40.4/core/app.go:12 +0x1f")
+
+	var rows []struct {
+		Message string `db:"message"`
+		Data    string `db:"data"`
+	}
+	require.Eventually(t, func() bool {
+		rows = nil
+		require.NoError(t, app.AuxDB().Select("message", "data").From("_logs").All(&rows))
+		return len(rows) >= 4 && strings.Contains(out.String(), "no mail to")
+	}, 20*time.Second, 50*time.Millisecond)
+	all := out.String()
+	for _, row := range rows {
+		all += row.Message + row.Data + "\n"
+	}
+	for _, address := range []string{"nobody@", "nobody%40", "15005550006"} {
+		require.NotContains(t, all, address)
+	}
+	require.Contains(t, all, "no mail to no…@example.com")
+	require.Contains(t, all, "…0006")
+	require.Contains(t, all, "pocketbase@v0.40.4/core/app.go:12 +0x1f", "that is no address")
+
+	line := ""
+	for l := range strings.Lines(out.String()) {
+		if strings.Contains(l, "request-password-reset") {
+			line = l
+		}
+	}
+	require.Contains(t, line, `"status":204`, "as it was answered")
+	require.Contains(t, line, "no…@example.com", "why nothing was sent")
 }
 
 func TestRequestIDs(t *testing.T) {

@@ -1,10 +1,15 @@
 package hooks
 
 import (
+	"database/sql"
 	"errors"
+	"fmt"
+	"net/http"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	validation "github.com/pocketbase/ozzo-validation/v4"
+	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/types"
@@ -19,13 +24,14 @@ func (g *groundwork) bindNotifications() {
 	app := g.app
 
 	// PocketBase reads a date it does not understand as "no date": for sendAt
-	// that would mean "now". Only the request still has the words.
+	// that would mean "now". Only the request itself still has the words:
+	// RequestInfo's body holds what PocketBase has made of them by now.
 	checkDates := func(e *core.RecordRequestEvent) error {
-		info, err := e.RequestInfo()
-		if err != nil {
+		body := map[string]any{}
+		if err := e.BindBody(&body); err != nil {
 			return e.BadRequestError("The request body cannot be read.", err)
 		}
-		if errs := unreadableDates(info.Body, "sendAt", "expiresAt"); len(errs) > 0 {
+		if errs := unreadableDates(body, "sendAt", "expiresAt"); len(errs) > 0 {
 			return e.BadRequestError("Some dates cannot be read.", errs)
 		}
 		return e.Next()
@@ -61,6 +67,14 @@ func (g *groundwork) bindNotifications() {
 	app.OnRecordUpdateExecute(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.notifications.take", Priority: priorityExecute, Func: take})
 
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "groundwork.notifications.routes", Func: func(e *core.ServeEvent) error {
+			routes := e.Router.Group("/api/notifications").Bind(apis.RequireSuperuserAuth())
+			routes.POST("/{id}/retry", retryNotification)
+			routes.POST("/deliveries/{id}/resend", resendDelivery)
+			return e.Next()
+		}})
+
 	app.OnRecordDeleteExecute(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.notifications.delete", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
 			return inTransaction(e, func() error {
@@ -70,6 +84,34 @@ func (g *groundwork) bindNotifications() {
 				return e.Next()
 			})
 		}})
+}
+
+// retryNotification sends the failed deliveries of a notification again.
+func retryNotification(e *core.RequestEvent) error {
+	retried, err := notifications.RetryFailed(e.App, e.Request.PathValue("id"), time.Now())
+	if err != nil {
+		return againError(e, err, "There is no such notification.")
+	}
+	return e.JSON(http.StatusOK, map[string]any{"retried": retried})
+}
+
+// resendDelivery sends one delivery again, as a new row.
+func resendDelivery(e *core.RequestEvent) error {
+	id, err := notifications.ResendDelivery(e.App, e.Request.PathValue("id"), time.Now())
+	if err != nil {
+		return againError(e, err, "There is no such delivery.")
+	}
+	return e.JSON(http.StatusOK, map[string]any{"delivery": id})
+}
+
+func againError(e *core.RequestEvent, err error, missing string) error {
+	if sentence, ok := notifications.IsRefused(err); ok {
+		return e.BadRequestError(sentence, nil)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return e.NotFoundError(missing, err)
+	}
+	return e.InternalServerError("", err)
 }
 
 func checkSaved(app core.App, n *notifications.Notification) error {
@@ -82,6 +124,26 @@ func checkSaved(app core.App, n *notifications.Notification) error {
 	default:
 		return n.CheckFrozen()
 	}
+}
+
+// keptByUse refuses to delete what a notification refers to.
+// PocketBase would save each of them without the reference, and speak of that
+// save; and what is still to be sent would count as transactional without its
+// category.
+func keptByUse(app core.App, field, id string) error {
+	for _, who := range []struct{ filter, says string }{
+		{" && status != 'draft' && status != 'scheduled'", "Notifications that were sent use this %s, so it is kept with them. It can be renamed."},
+		{"", "Drafts or scheduled notifications use this %s: give them another one first."},
+	} {
+		found, err := app.FindRecordsByFilter(notifications.CollectionNotifications, field+" = {:id}"+who.filter, "", 1, 0, dbx.Params{"id": id})
+		if err != nil {
+			return fmt.Errorf("find notifications of %s %s: %w", field, id, err)
+		}
+		if len(found) > 0 {
+			return apis.NewBadRequestError(fmt.Sprintf(who.says, field), nil)
+		}
+	}
+	return nil
 }
 
 // fieldErrors turns the domain's refusals into PocketBase's, which answer 400

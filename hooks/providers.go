@@ -2,19 +2,27 @@ package hooks
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/notifications/apns"
 	"github.com/groundworkhq/groundwork/notifications/email"
+	"github.com/groundworkhq/groundwork/notifications/fcm"
+	"github.com/groundworkhq/groundwork/notifications/sms"
 )
 
 // factories make the adapters, by the kind of provider.
 var factories = map[notifications.ProviderChannel]notifications.ProviderFactory{
 	notifications.ProviderEmailTransactional: email.New,
 	notifications.ProviderEmailPromotional:   email.New,
+	notifications.ProviderAPNs:               apns.New,
+	notifications.ProviderFCM:                fcm.New,
+	notifications.ProviderSMSTransactional:   sms.NewTransactional,
+	notifications.ProviderSMSPromotional:     sms.NewPromotional,
 }
 
 // bindProviders builds the registry once the key is known, brings its rows up
@@ -28,7 +36,8 @@ func (g *groundwork) bindProviders() {
 			}
 			if g.providers == nil {
 				g.providers = notifications.NewProviders(notifications.ProvidersOptions{
-					App: app, Factories: factories, Box: g.box, Environment: g.cfg.Providers, Log: g.log})
+					App: app, Factories: factories, Box: g.box, Environment: g.cfg.Providers, Log: g.log,
+					PublicURL: func() string { return publicURL(app) }})
 				g.providers.AddWorkers(g.workers)
 			}
 			return nil
@@ -131,4 +140,14 @@ func (g *groundwork) bindProviders() {
 			e.Record.SetRaw("secret", "")
 			return e.Next()
 		}})
+}
+
+// publicURL is the address in the application settings; empty as long as it is
+// PocketBase's placeholder, which nobody else can reach.
+func publicURL(app core.App) string {
+	url := strings.TrimRight(app.Settings().Meta.AppURL, "/")
+	if url == "http://localhost:8090" || !strings.HasPrefix(url, "http") {
+		return ""
+	}
+	return url
 }

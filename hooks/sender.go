@@ -27,6 +27,7 @@ func (g *groundwork) bindSender() {
 				CaptureAll:       g.cfg.Env != EnvProduction,
 				SendOnlyTo:       g.cfg.SendOnlyTo,
 				ShowAccountMails: g.cfg.Env == EnvLocal,
+				PromotionalSMS:   g.cfg.promotionalSMS,
 				Retry:            g.cfg.Retry,
 				Log:              g.log,
 			})

@@ -238,6 +238,8 @@ func TestBadInputIsRefusedWithTheFieldAndASentence(t *testing.T) {
 		"filter reads passwords": {map[string]any{"audience": "filter", "filter": "password != ''"}, "filter"},
 		"filter reads a request": {map[string]any{"audience": "filter", "filter": "@request.auth.id != ''"}, "filter"},
 		"unknown variable":       {map[string]any{"title": "Hi {{ user.nmae }}"}, "title"},
+		"unclosed braces":        {map[string]any{"title": "Hi {{ user.name "}, "title"},
+		"unclosed tag":           {map[string]any{"body": "Hi {% if user.name"}, "body"},
 		"broken template":        {map[string]any{"body": "{% if %}"}, "body"},
 		"past expiry":            {map[string]any{"expiresAt": "2020-01-01 00:00:00.000Z"}, "expiresAt"},
 		"expiry before sending":  {map[string]any{"sendAt": "2099-01-02 00:00:00.000Z", "expiresAt": "2099-01-01 00:00:00.000Z"}, "expiresAt"},
@@ -260,15 +262,31 @@ func TestBadInputIsRefusedWithTheFieldAndASentence(t *testing.T) {
 			res := app.Send(http.MethodPost, "/api/collections/notifications/records", body, root)
 			require.Equal(t, http.StatusBadRequest, res.Status, string(res.Body))
 			var answer struct {
-				Data map[string]struct{ Message string }
+				Message string
+				Data    map[string]struct{ Message string }
 			}
 			require.NoError(t, json.Unmarshal(res.Body, &answer))
 			require.NotEmpty(t, answer.Data[tc.field].Message, string(res.Body))
+			require.Contains(t, answer.Message, ": "+answer.Data[tc.field].Message, "it is said where the dashboard shows it for certain")
 		})
 	}
 	n, err := app.CountRecords(notifications.CollectionNotifications)
 	require.NoError(t, err)
 	require.Zero(t, n, "nothing was stored")
+
+	for name, date := range map[string]any{"with milliseconds": "2099-01-02 00:00:00.000Z", "RFC 3339": "2099-01-02T00:00:00Z", "none": "", "null": nil} {
+		body := good()
+		delete(body, "action")
+		body["sendAt"] = date
+		res := app.Send(http.MethodPost, "/api/collections/notifications/records", body, root)
+		require.Equal(t, http.StatusOK, res.Status, "%s: %s", name, res.Body)
+		var draft struct{ ID string }
+		require.NoError(t, json.Unmarshal(res.Body, &draft))
+		res = app.Send(http.MethodPatch, "/api/collections/notifications/records/"+draft.ID, map[string]any{"expiresAt": date, "sendAt": ""}, root)
+		require.Equal(t, http.StatusOK, res.Status, "%s: %s", name, res.Body)
+		res = app.Send(http.MethodPatch, "/api/collections/notifications/records/"+draft.ID, map[string]any{"sendAt": "tomorrow"}, root)
+		require.Equal(t, http.StatusBadRequest, res.Status, "%s: %s", name, res.Body)
+	}
 
 	// Forged counts are ignored, not refused: the dashboard sends whole records.
 	body := good()
@@ -276,4 +294,34 @@ func TestBadInputIsRefusedWithTheFieldAndASentence(t *testing.T) {
 	res := app.Send(http.MethodPost, "/api/collections/notifications/records", body, root)
 	require.Equal(t, http.StatusOK, res.Status, string(res.Body))
 	require.NotContains(t, string(res.Body), "999")
+}
+
+func TestWhatASentNotificationUsesIsKept(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	ana := app.User("ana@example.com")
+	create := func(collection string, body map[string]any) string {
+		res := app.Send(http.MethodPost, "/api/collections/"+collection+"/records", body, root)
+		require.Equal(t, http.StatusOK, res.Status, string(res.Body))
+		var made struct{ ID string }
+		require.NoError(t, json.Unmarshal(res.Body, &made))
+		return made.ID
+	}
+	news := create("notification_categories", map[string]any{"key": "news", "name": "News", "kind": "promotional"})
+	other := create("notification_categories", map[string]any{"key": "other", "name": "Other", "kind": "promotional"})
+	template := func(key string) string {
+		return create("notification_templates", map[string]any{"key": key, "category": other, "title": "Hello"})
+	}
+	used, unused := template("used"), template("unused")
+	for _, body := range []map[string]any{{"title": "Hello", "category": news}, {"template": used}} {
+		body["channels"], body["audience"], body["users"], body["action"] = []string{"inbox"}, "users", []string{ana.Id}, "send"
+		create("notifications", body)
+	}
+	for path, says := range map[string]string{"notification_categories/records/" + news: "use this category", "notification_templates/records/" + used: "use this template"} {
+		res := app.Send(http.MethodDelete, "/api/collections/"+path, nil, root)
+		require.Equal(t, http.StatusBadRequest, res.Status, string(res.Body))
+		require.Contains(t, string(res.Body), "Notifications that were sent "+says)
+	}
+	require.Equal(t, http.StatusNoContent, app.Send(http.MethodDelete, "/api/collections/notification_templates/records/"+unused, nil, root).Status)
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
-	"github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -42,7 +41,14 @@ type ownership struct {
 
 	// defaults are the first values of fields in always; the others begin empty.
 	defaults map[string]func() any
+
+	// renewed says that this save gives an existing record a new beginning: the
+	// fields in always get their first values again, and the row is written whole.
+	// Nil means that none does.
+	renewed func(*core.Record) bool
 }
+
+func (o ownership) isRenewed(r *core.Record) bool { return o.renewed != nil && o.renewed(r) }
 
 // serverOwned is the whole table. What is sent for these fields is ignored,
 // never refused: the dashboard and the SDKs send whole records back.
@@ -62,15 +68,7 @@ var serverOwned = []ownership{
 		always:     []string{"state", "stateReason", "source"},
 		defaults:   map[string]func() any{"source": constant(notifications.SourceDashboard)}, // no state: nobody has tried it
 	},
-	{
-		collection:    notifications.CollectionDevices,
-		always:        []string{"session", "status", "statusReason", "registeredAt"},
-		afterCreation: []string{"user", "token"},
-		defaults: map[string]func() any{
-			"status":       constant("active"),
-			"registeredAt": func() any { return types.NowDateTime() },
-		},
-	},
+	deviceOwnership,
 	{collection: notifications.CollectionSubscriptions, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionPreferences, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionInbox, afterCreation: []string{"user", "notification"}},
@@ -119,6 +117,11 @@ func (g *groundwork) bindServerOwned() {
 		// Before validation, so that nonsense in such a field is ignored too.
 		g.app.OnRecordUpdate(o.collection).Bind(&hook.Handler[*core.RecordEvent]{
 			Id: "groundwork.serverowned.update." + o.collection, Priority: priorityFirst, Func: func(e *core.RecordEvent) error {
+				if o.isRenewed(e.Record) {
+					e.Record.IgnoreUnchangedFields(false)
+					o.begin(e.Record)
+					return e.Next()
+				}
 				narrow(e.Record)
 				if !notifications.IsServer(e.Context) {
 					if err := o.restore(e, storedBefore); err != nil {
@@ -130,6 +133,10 @@ func (g *groundwork) bindServerOwned() {
 		// From the row as it is now: the record may have been read long ago.
 		g.app.OnRecordUpdateExecute(o.collection).Bind(&hook.Handler[*core.RecordEvent]{
 			Id: "groundwork.serverowned.update." + o.collection, Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
+				if o.isRenewed(e.Record) {
+					o.begin(e.Record)
+					return markSaved(e)
+				}
 				if notifications.IsServer(e.Context) {
 					return markSaved(e)
 				}
@@ -154,12 +161,17 @@ func (o ownership) reset(e *core.RecordEvent) {
 		}
 		return
 	}
+	o.begin(e.Record)
+}
+
+// begin gives the fields in always their first values, whatever they are.
+func (o ownership) begin(r *core.Record) {
 	for _, name := range o.always {
 		var value any
 		if f, ok := o.defaults[name]; ok {
 			value = f()
 		}
-		e.Record.Set(name, value)
+		r.Set(name, value)
 	}
 }
 

@@ -47,7 +47,7 @@ var forgeries = map[string]forgery{
 	},
 	notifications.CollectionDevices: {
 		valid: func(user, _ *core.Record) map[string]any {
-			return map[string]any{"user": user.Id, "platform": "ios", "token": "abc"}
+			return map[string]any{"user": user.Id, "platform": "android", "token": "abc"}
 		},
 		forged: func(_, _ *core.Record) map[string]any {
 			return map[string]any{"session": "forged", "status": "gone", "statusReason": "forged", "registeredAt": "2001-01-01 00:00:00.000Z"}
@@ -233,7 +233,7 @@ func TestServerOwnedInsideATransaction(t *testing.T) {
 func TestSavingAnObjectAgainWritesWhatWasPutBack(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
-	r := app.Record(notifications.CollectionProviders, map[string]any{"name": "Mail", "channel": "sms_transactional", "enabled": true})
+	r := app.Record(notifications.CollectionProviders, map[string]any{"name": "Push", "channel": "webpush", "enabled": true})
 	for _, r := range []*core.Record{r, app.Reload(r)} {
 		for _, enabled := range []bool{false, true, false, true} {
 			r.Set("enabled", enabled)

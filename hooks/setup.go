@@ -71,8 +71,14 @@ func hasSuperuser(app core.App) (bool, error) {
 // printSetup tells how to make the first superuser. Outside a person's terminal
 // the console is usually collected: there the link itself is not printed.
 func (g *groundwork) printSetup(app core.App, baseURL string) {
+	// Only our binary, which has the banner, is sure to have the command.
+	command := "“" + os.Args[0] + " setup-link”"
 	if g.cfg.Env != EnvLocal && !isTerminal(g.cfg.Console) {
-		fmt.Fprintln(g.cfg.Console, "There is no superuser yet. Run “groundwork setup-link” here, or set SUPERUSER_EMAIL and SUPERUSER_PASSWORD_FILE.")
+		way := "Set"
+		if g.cfg.Banner {
+			way = "Run " + command + " here, or set"
+		}
+		fmt.Fprintf(g.cfg.Console, "There is no superuser yet. %s SUPERUSER_EMAIL and SUPERUSER_PASSWORD_FILE and start again.\n", way)
 		return
 	}
 	link, err := SetupLink(app, baseURL)
@@ -80,7 +86,11 @@ func (g *groundwork) printSetup(app core.App, baseURL string) {
 		g.log.Error("setup link cannot be made", "error", err)
 		return
 	}
-	fmt.Fprintf(g.cfg.Console, "\nCreate the first superuser here (works once, for %d minutes; “groundwork setup-link” prints a new one):\n  %s\n\n", int(setupLinkLife.Minutes()), link)
+	again := "the next start prints a new one"
+	if g.cfg.Banner {
+		again = command + " prints a new one"
+	}
+	fmt.Fprintf(g.cfg.Console, "\nCreate the first superuser here (works once, for %d minutes; %s):\n  %s\n\n", int(setupLinkLife.Minutes()), again, link)
 }
 
 func isTerminal(w io.Writer) bool {
@@ -122,7 +132,7 @@ func SetupLink(app core.App, baseURL string) (string, error) {
 	}
 	if baseURL == "" {
 		baseURL = "http://127.0.0.1:8090"
-		if url := app.Settings().Meta.AppURL; url != "" && url != "http://localhost:8090" {
+		if url := publicURL(app); url != "" {
 			baseURL = url
 		}
 	}

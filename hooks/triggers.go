@@ -59,7 +59,7 @@ func (g *groundwork) bindTriggers() {
 			if err := e.Next(); err != nil {
 				return err
 			}
-			return fieldErrors(notifications.CheckTemplate(e.Record))
+			return fieldErrors(notifications.CheckTemplate(e.App, e.Record))
 		}})
 	app.OnRecordDeleteExecute(notifications.CollectionTemplates).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.templates.delete", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
@@ -70,6 +70,9 @@ func (g *groundwork) bindTriggers() {
 				}
 				if len(used) > 0 {
 					return apis.NewBadRequestError(fmt.Sprintf("The trigger %q uses this template. Give it another one first.", used[0].GetString("name")), nil)
+				}
+				if err := keptByUse(e.App, "template", e.Record.Id); err != nil {
+					return err
 				}
 				return e.Next()
 			})

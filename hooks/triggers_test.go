@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 )
 
@@ -29,13 +30,12 @@ func signUp(email string) map[string]any {
 	return map[string]any{"email": email, "password": pbtest.Password, "passwordConfirm": pbtest.Password, "name": "Ana"}
 }
 
-// triggered waits until nothing is enqueued any more and returns what triggers
-// sent.
+// triggered waits until all jobs are done and returns what triggers sent.
 func triggered(t *testing.T, app *pbtest.App) []*core.Record {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		var n int
-		require.NoError(t, app.DB().Select("COUNT(*)").From("groundwork_outbox").Row(&n))
+		n, err := jobs.CountDue(t.Context(), app)
+		require.NoError(t, err)
 		open, err := app.CountRecords(notifications.CollectionNotifications, dbx.HashExp{"status": []any{"queued", "sending"}})
 		require.NoError(t, err)
 		return n == 0 && open == 0
@@ -157,4 +157,26 @@ func TestTriggersThatCannotWorkAreRefused(t *testing.T) {
 		require.Contains(t, string(res.Body), `"`+field+`"`)
 	}
 	require.Equal(t, http.StatusOK, app.Send(http.MethodPost, "/api/collections/notification_triggers/records", good(), root).Status)
+}
+
+func TestWelcomeAndBatchRequests(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	welcome(t, app)
+	settings := app.Settings()
+	settings.Batch.Enabled, settings.Batch.MaxRequests = true, 10
+	require.NoError(t, app.Save(settings))
+	batch := func(bodies ...map[string]any) int {
+		requests := make([]map[string]any, len(bodies))
+		for i, body := range bodies {
+			requests[i] = map[string]any{"method": http.MethodPost, "url": "/api/collections/users/records", "body": body}
+		}
+		return app.Send(http.MethodPost, "/api/batch", map[string]any{"requests": requests}, "").Status
+	}
+
+	require.Equal(t, http.StatusBadRequest, batch(signUp("ana@example.com"), signUp("not an address")), "the second one rolls the first one back")
+	require.Empty(t, triggered(t, app), "nobody signed up")
+
+	require.Equal(t, http.StatusOK, batch(signUp("ana@example.com"), signUp("bo@example.com")))
+	require.Len(t, triggered(t, app), 2, "both are welcomed")
 }

@@ -23,7 +23,7 @@ const FileName = "jobs.db"
 // Config of a [Client]. The zero value works.
 type Config struct {
 	// Workers is how many jobs of each queue run at a time; a queue that is not
-	// named here has the default of 4 (critical), 8 (default), 2 (bulk) and 1
+	// named here has the default of 4 (critical), 8 (default), 6 (bulk) and 1
 	// (maintenance).
 	Workers map[string]int
 
@@ -36,7 +36,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	workers := map[string]int{QueueCritical: 4, QueueDefault: 8, QueueBulk: 2, QueueMaintenance: 1}
+	workers := map[string]int{QueueCritical: 4, QueueDefault: 8, QueueBulk: 6, QueueMaintenance: 1}
 	for queue, n := range c.Workers {
 		workers[queue] = n
 	}
@@ -57,9 +57,10 @@ type Client struct {
 	db    *sql.DB
 	river *river.Client[*sql.Tx]
 
-	wake   chan struct{}
-	cancel context.CancelFunc
-	relays sync.WaitGroup
+	wake    chan struct{} // something is in the outbox
+	arrived chan struct{} // something is in River's table
+	cancel  context.CancelFunc
+	relays  sync.WaitGroup
 }
 
 // relayPoll is how often the outbox is read without having been asked to: for
@@ -74,7 +75,7 @@ func New(app core.App, workers *Workers, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{app: app, cfg: cfg, db: db, wake: make(chan struct{}, 1)}
+	c := &Client{app: app, cfg: cfg, db: db, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
 	if err := c.open(workers); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -92,7 +93,7 @@ func openDB(path string) (*sql.DB, error) {
 
 func (c *Client) open(workers *Workers) error {
 	ctx := context.Background()
-	driver := riversqlite.New(c.db)
+	driver := &wakingDriver{riversqlite.New(c.db), c.arrived}
 	quiet := slog.New(levelFilter{c.cfg.Log.Handler(), slog.LevelWarn}) // River tells its own start and stop at info
 	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: quiet})
 	if err != nil {
@@ -111,7 +112,7 @@ func (c *Client) open(workers *Workers) error {
 	c.river, err = river.NewClient(driver, &river.Config{
 		Queues: queues, Workers: workers.river, Logger: quiet,
 		SkipUnknownJobCheck: true, // a job of a newer or older version is stored and shown, not lost
-		FetchCooldown:       10 * time.Millisecond,
+		FetchCooldown:       5 * time.Millisecond,
 		SoftStopTimeout:     c.cfg.StopTimeout,
 		// Nothing but a crash leaves a job running, and the start frees those.
 		RescueStuckJobsAfter: 24 * 365 * time.Hour,
@@ -135,12 +136,7 @@ func (c *Client) Start(ctx context.Context) error {
 		cancel()
 		return fmt.Errorf("start jobs: %w", err)
 	}
-	c.app.Store().Set(storeKeyWake, func() {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
-	})
+	c.app.Store().Set(storeKeyClient, c)
 	c.relays.Go(func() { c.relayLoop(run) })
 	return nil
 }
@@ -189,7 +185,7 @@ func (c *Client) relayLoop(ctx context.Context) {
 func (c *Client) Stop(ctx context.Context) error {
 	var err error
 	if c.cancel != nil {
-		c.app.Store().Remove(storeKeyWake)
+		c.app.Store().Remove(storeKeyClient)
 		err = c.river.Stop(ctx)
 		c.cancel()
 		c.relays.Wait()

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 	"github.com/riverqueue/river"
 )
 
-// storeKeyWake is where a running client leaves the function that wakes its
-// relay. app.Store() is shared by an app and its transactions.
-const storeKeyWake = "groundwork.jobs.wake"
+// storeKeyClient is where a running client is found. app.Store() is shared by an
+// app and its transactions.
+const storeKeyClient = "groundwork.jobs.client"
 
 const (
 	defaultPriority    = 2
@@ -69,8 +70,52 @@ func Enqueue(app core.App, args Args, o Options) (string, error) {
 }
 
 func wake(app core.App) {
-	if wake, ok := app.Store().Get(storeKeyWake).(func()); ok {
-		wake()
+	if c, ok := app.Store().Get(storeKeyClient).(*Client); ok {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// ErrNotRunning means that this process works no jobs of this app.
+var ErrNotRunning = errors.New("no jobs run in this process")
+
+// CountDue returns how many jobs of app are due and not finished: those in the
+// outbox, waiting for a worker, or being worked. Jobs for later, and those that
+// wait for another attempt, do not count. The error is [ErrNotRunning] unless a
+// [Client] works them here.
+func CountDue(ctx context.Context, app core.App) (int, error) {
+	c, ok := app.Store().Get(storeKeyClient).(*Client)
+	if !ok {
+		return 0, ErrNotRunning
+	}
+	// A job may enqueue another one and end, and a row may move, between two of
+	// the counts: only their order makes "none" mean none.
+	total := 0
+	for _, count := range []func(*int) error{c.countTaken(ctx), c.countOutbox, c.countTaken(ctx)} {
+		n := 0
+		if err := count(&n); err != nil {
+			return 0, err
+		}
+		total = max(total, n)
+	}
+	return total, nil
+}
+
+func (c *Client) countOutbox(n *int) error {
+	if err := c.app.ConcurrentDB().Select("COUNT(*)").From("groundwork_outbox").Row(n); err != nil {
+		return fmt.Errorf("count outbox: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) countTaken(ctx context.Context) func(*int) error {
+	return func(n *int) error {
+		if err := c.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM river_job WHERE state IN ('available', 'running')").Scan(n); err != nil {
+			return fmt.Errorf("count jobs: %w", err)
+		}
+		return nil
 	}
 }
 
@@ -169,6 +214,10 @@ func (c *Client) take(ctx context.Context, rows []outboxRow) error {
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit relay: %w", err)
+	}
+	select {
+	case c.arrived <- struct{}{}:
+	default:
 	}
 	return nil
 }

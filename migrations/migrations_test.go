@@ -269,3 +269,98 @@ func TestUsersCollection(t *testing.T) {
 		})
 	}
 }
+
+func fieldNames(t *testing.T, app core.App, id string) []string {
+	t.Helper()
+	c, err := app.FindCollectionByNameOrId(id)
+	require.NoError(t, err)
+	return c.Fields.FieldNames()
+}
+
+// beforeOrder undoes the migration that orders the fields, and those after it.
+func beforeOrder(t *testing.T, app core.App) *core.MigrationsRunner {
+	t.Helper()
+	n := 0
+	for _, m := range core.AppMigrations.Items() {
+		if m.File >= "1795492000_order_fields.go" {
+			n++
+		}
+	}
+	runner := core.NewMigrationsRunner(app, core.AppMigrations)
+	_, err := runner.Down(n)
+	require.NoError(t, err)
+	require.NoError(t, app.ReloadCachedCollections())
+	return runner
+}
+
+func TestFieldsThatMatterComeFirst(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+	runner := beforeOrder(t, app)
+
+	before := map[string][]string{}
+	for id := range ours {
+		before[id] = fieldNames(t, app, id)
+	}
+	require.Equal(t, []string{"id", "title", "body", "data"}, before["gw_notifications"][:4], "down restores the order")
+
+	_, err := runner.Up()
+	require.NoError(t, err)
+	for id, want := range map[string][]string{
+		"gw_notifications": {"id", "title", "body", "channels", "audience", "users", "topics", "filter", "confirmRecipients", "action", "status", "statusReason",
+			"total", "sent", "failed", "skipped", "pending", "template", "variables", "category", "sendAt", "expiresAt"},
+		"gw_deliveries": {"id", "channel", "address", "status", "reason", "explanation", "rendered", "notification", "user", "device"},
+		"gw_providers":  {"id", "name", "channel", "enabled", "state", "stateReason", "action", "config", "secret", "senderId", "ratePerSecond"},
+		"gw_triggers":   {"id", "name", "enabled", "collection", "event", "condition", "template", "channels", "recipient", "delayMinutes", "capPerHour"},
+		"gw_templates":  {"id", "key", "title", "body", "emailSubject", "emailHtml", "smsBody", "category"},
+		"gw_devices":    {"id", "user", "platform", "model", "status", "statusReason"},
+	} {
+		after := fieldNames(t, app, id)
+		require.Equal(t, want, after[:len(want)], id)
+		require.ElementsMatch(t, before[id], after, "%s has the fields that it had", id)
+		require.NotEqual(t, before[id], after, id)
+	}
+	providers, err := app.FindCollectionByNameOrId("gw_providers")
+	require.NoError(t, err)
+	require.Contains(t, providers.Fields.GetByName("config").(*core.JSONField).Help, `"username": "shop"`)
+}
+
+func TestAnAdministratorsOrderSurvives(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+	runner := beforeOrder(t, app)
+
+	// In templates the administrator has another order and another help text, in
+	// notifications only fields of their own, between ours and at the end.
+	templates, err := app.FindCollectionByNameOrId("gw_templates")
+	require.NoError(t, err)
+	key := templates.Fields.GetByName("key")
+	templates.Fields.RemoveByName("key")
+	templates.Fields.Add(key)
+	require.NoError(t, app.Save(templates))
+	moved := fieldNames(t, app, "gw_templates")
+
+	c, err := app.FindCollectionByNameOrId("gw_notifications")
+	require.NoError(t, err)
+	c.Fields.AddAt(2, &core.TextField{Name: "campaign"})
+	c.Fields.Add(&core.TextField{Name: "note"})
+	c.Fields.GetByName("status").(*core.SelectField).Help = "Ask Ana."
+	require.NoError(t, app.Save(c))
+	before := schema(t, app)
+
+	_, err = runner.Up()
+	require.NoError(t, err)
+	require.Equal(t, moved, fieldNames(t, app, "gw_templates"), "an order of their own is left alone")
+	names := fieldNames(t, app, "gw_notifications")
+	require.Equal(t, []string{"id", "title", "campaign", "body", "channels"}, names[:5], "a field of their own stays where it was put")
+	require.Equal(t, "note", names[len(names)-1])
+	c, err = app.FindCollectionByNameOrId("gw_notifications")
+	require.NoError(t, err)
+	require.Equal(t, "Ask Ana.", c.Fields.GetByName("status").(*core.SelectField).Help)
+	require.Contains(t, c.Fields.GetByName("total").(*core.NumberField).Help, "open notification_deliveries")
+
+	beforeOrder(t, app)
+	require.JSONEq(t, before, schema(t, app), "down leaves it as it was")
+}

@@ -66,7 +66,11 @@ func (a Audience) Count(app core.App) (int64, error) {
 		return 0, err
 	}
 	var n int64
-	if err := query.Select("COUNT(DISTINCT [[" + table + ".id]])").Distinct(false).Row(&n); err != nil {
+	count := "COUNT(*)"
+	if a.Kind == AudienceFilter {
+		count = "COUNT(DISTINCT [[" + table + ".id]])" // its joins may find somebody twice
+	}
+	if err := query.Select(count).Distinct(false).Row(&n); err != nil {
 		return 0, a.readable(err)
 	}
 	return n, nil
@@ -84,7 +88,7 @@ func (a Audience) Page(app core.App, after string, limit int) ([]string, error) 
 		query.AndWhere(dbx.NewExp("[["+table+".id]] > {:gwAfter}", dbx.Params{"gwAfter": after}))
 	}
 	ids := make([]string, 0, limit)
-	err = query.Select("[[" + table + ".id]]").Distinct(true).
+	err = query.Select("[[" + table + ".id]]").Distinct(a.Kind == AudienceFilter).
 		OrderBy("[[" + table + ".id]] ASC").Limit(int64(limit)).Column(&ids)
 	if err != nil {
 		return nil, a.readable(err)

@@ -25,16 +25,25 @@ type counter struct {
 	// held says whether everything pending waits for paused providers.
 	held func(app core.App, notificationID string) (sentence string, held bool)
 
-	mu    sync.Mutex
-	dirty map[string]bool
-	wake  chan struct{}
-	stop  chan struct{}
-	done  chan struct{}
+	mu      sync.Mutex
+	dirty   map[string]bool // true: its last batch has ended
+	batches map[string]*batchProgress
+	wake    chan struct{}
+	hurry   chan struct{} // something may have come to its end: do not wait
+	stop    chan struct{}
+	done    chan struct{}
+}
+
+// batchProgress tells when the last batch of a notification was worked in this
+// process. It only decides how soon a recount comes, never what it finds.
+type batchProgress struct {
+	total int // 0 as long as it is being planned
+	ended map[int]bool
 }
 
 func newCounter(app core.App, log *slog.Logger, now func() time.Time, held func(core.App, string) (string, bool)) *counter {
-	return &counter{app: app, log: log, now: now, held: held, dirty: map[string]bool{},
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	return &counter{app: app, log: log, now: now, held: held, dirty: map[string]bool{}, batches: map[string]*batchProgress{},
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
 // touch asks for a recount of a notification. It returns at once.
@@ -43,11 +52,56 @@ func (c *counter) touch(notificationID string) {
 		return
 	}
 	c.mu.Lock()
-	c.dirty[notificationID] = true
+	if !c.dirty[notificationID] {
+		c.dirty[notificationID] = false
+	}
 	c.mu.Unlock()
+	signal(c.wake)
+}
+
+func signal(ch chan struct{}) {
 	select {
-	case c.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
+	}
+}
+
+// planning says that the batches of a notification are being made.
+func (c *counter) planning(notificationID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.batches[notificationID] == nil {
+		c.batches[notificationID] = &batchProgress{ended: map[int]bool{}}
+	}
+}
+
+// planned is touch once all batches of a notification are known.
+func (c *counter) planned(notificationID string, total int) {
+	c.progress(notificationID, func(p *batchProgress) { p.total = total })
+}
+
+// ended is touch once a batch has nothing left to do.
+func (c *counter) ended(notificationID string, batch int) {
+	c.progress(notificationID, func(p *batchProgress) { p.ended[batch] = true })
+}
+
+func (c *counter) progress(notificationID string, note func(*batchProgress)) {
+	c.mu.Lock()
+	p := c.batches[notificationID]
+	if p == nil {
+		p = &batchProgress{} // it was planned by another process, or is over: not followed
+	} else {
+		note(p)
+	}
+	over := p.total > 0 && len(p.ended) >= p.total
+	if over {
+		delete(c.batches, notificationID)
+		c.dirty[notificationID] = true
+	}
+	c.mu.Unlock()
+	c.touch(notificationID)
+	if over {
+		signal(c.hurry)
 	}
 }
 
@@ -69,6 +123,7 @@ func (c *counter) run() {
 		}
 		select {
 		case <-time.After(countInterval):
+		case <-c.hurry:
 		case <-c.stop:
 			c.flush()
 			return
@@ -81,19 +136,23 @@ func (c *counter) flush() {
 	ids := c.dirty
 	c.dirty = map[string]bool{}
 	c.mu.Unlock()
-	for id := range ids {
-		if err := c.recount(id); err != nil {
+	for id, over := range ids {
+		if err := c.recount(id, over); err != nil {
 			c.log.Error("notification cannot be recounted", "notification", id, "error", err)
 		}
 	}
 }
 
-func (c *counter) recount(id string) error {
-	// Counted outside the transaction: other writers do not wait for it, and
-	// whatever changes meanwhile touches the notification again.
-	counts, err := FindCounts(c.app, id)
-	if err != nil {
-		return err
+// recount counts a notification. over says that this is likely the last time.
+func (c *counter) recount(id string, over bool) error {
+	var counts Counts
+	if !over {
+		// Counted outside the transaction: other writers do not wait for it, and
+		// whatever changes meanwhile touches the notification again.
+		var err error
+		if counts, err = FindCounts(c.app, id); err != nil {
+			return err
+		}
 	}
 	return c.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
@@ -103,15 +162,29 @@ func (c *counter) recount(id string) error {
 		if err != nil {
 			return err
 		}
+		if over {
+			if counts, err = FindCounts(txApp, id); err != nil {
+				return err
+			}
+		}
 		n.SetCounts(counts)
-		if n.Status() == StatusQueued || n.Status() == StatusSending {
+		switch n.Status() {
+		case StatusSent, StatusSentWithFailures, StatusFailed:
+			// A receipt came after the end.
 			if plan := n.Plan(); plan.Done && counts.Pending == 0 {
-				// Counted before this transaction began: only trust "nothing
-				// pending" if it still holds inside it.
-				if counts, err = FindCounts(txApp, id); err != nil {
-					return err
+				n.SetStatus(finalStatus(counts, plan))
+				n.SetStatusReason(finalReason(counts, plan))
+			}
+		case StatusQueued, StatusSending:
+			if plan := n.Plan(); plan.Done && counts.Pending == 0 {
+				if !over {
+					// Counted before this transaction began: only trust "nothing
+					// pending" if it still holds inside it.
+					if counts, err = FindCounts(txApp, id); err != nil {
+						return err
+					}
+					n.SetCounts(counts)
 				}
-				n.SetCounts(counts)
 				if counts.Pending == 0 {
 					n.SetStatus(finalStatus(counts, plan))
 					n.Set("finishedAt", c.now())

@@ -33,10 +33,13 @@ type Gate struct {
 	closed   error         // not nil: nobody gets through any more
 	onIdle   func()        // called once, when closed and nothing is in flight
 	inFlight int
-	urgent   int // urgent ones that wait
+	waiting  int // in acquire
+	urgent   int // of them those that are urgent
 
 	limit     float64 // how many may be in flight; between 1 and most
 	most      float64
+	ceiling   float64 // the highest most; the adapter's own
+	accepted  bool    // a message was taken once
 	threshold float64 // below it the limit grows by one a message, above it by one a round
 	grace     int     // answers still to come from before the last cut
 	answered  int     // answers in the current round
@@ -52,7 +55,7 @@ type Gate struct {
 func newGate(limits Limits, ratePerSecond float64) *Gate {
 	start := max(limits.StartInFlight, 1)
 	most := float64(max(limits.MaxInFlight, start))
-	g := &Gate{changed: make(chan struct{}), limit: float64(start), most: most, threshold: most}
+	g := &Gate{changed: make(chan struct{}), limit: float64(start), most: most, ceiling: most, threshold: most}
 	if ratePerSecond > 0 {
 		g.perMessage = time.Duration(float64(time.Second) / ratePerSecond)
 	}
@@ -91,9 +94,11 @@ func (g *Gate) acquire(ctx context.Context, urgent bool) error {
 			return nil
 		}
 		changed := g.changed
+		g.waiting++
 		g.mu.Unlock()
 		sleep(ctx, changed, wait)
 		g.mu.Lock()
+		g.waiting--
 	}
 }
 
@@ -139,6 +144,40 @@ func sleep(ctx context.Context, changed <-chan struct{}, d time.Duration) {
 	}
 }
 
+// setCapacity follows what the peer says that it takes at a time, up and down.
+// What is in flight above it is let finish.
+func (g *Gate) setCapacity(inFlight int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	most := min(float64(max(inFlight, 1)), g.ceiling)
+	if most == g.most {
+		return
+	}
+	if g.threshold >= g.most || g.threshold > most {
+		g.threshold = most // nothing was learned yet, or it is over
+	}
+	g.most = most
+	g.limit = min(g.limit, most)
+	g.wake()
+}
+
+// enoughWaiters is how many batches at a gate keep a provider busy: while one ends
+// the other goes on.
+const enoughWaiters = 2
+
+func (g *Gate) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting >= enoughWaiters
+}
+
+// everAccepted reports whether the provider has taken a message.
+func (g *Gate) everAccepted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.accepted
+}
+
 // Release gives the place back and learns from the answer. The zero Outcome
 // means that nothing was handed over after all.
 func (g *Gate) Release(outcome Outcome) {
@@ -165,7 +204,9 @@ func (g *Gate) learn(o Outcome, full bool) {
 	case ConfigBad:
 		g.configBadAt = time.Now()
 		return
-	case Accepted, TargetGone, RecipientBlocked, PayloadBad, Retry, Ambiguous:
+	case Accepted:
+		g.accepted = true
+	case TargetGone, RecipientBlocked, PayloadBad, Retry, Ambiguous:
 	default:
 		return
 	}
@@ -243,6 +284,9 @@ func (g *Gate) saidConfigBad(t time.Time) bool {
 // wake lets all waiters look again. They are few: one per running batch. The
 // caller holds mu.
 func (g *Gate) wake() {
+	if g.waiting == 0 {
+		return
+	}
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

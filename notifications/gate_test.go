@@ -265,3 +265,50 @@ func TestGateNeverLetsTooManyThrough(t *testing.T) {
 	require.LessOrEqual(t, highest.Load(), int64(7))
 	require.Zero(t, g.inFlight)
 }
+
+func TestGateFollowsThePeersCapacity(t *testing.T) {
+	t.Parallel()
+	g := newGate(Limits{StartInFlight: 8, MaxInFlight: 100}, 0)
+	require.True(t, take(t, g, 8))
+	g.setCapacity(1)
+	require.Equal(t, 1, allowed(g), "down at once")
+	for range 8 {
+		g.Release(Outcome{Kind: Accepted})
+	}
+	require.Equal(t, 1, allowed(g), "never above what the peer takes")
+	g.setCapacity(0)
+	require.True(t, take(t, g, 1), "one always finds out")
+
+	g.setCapacity(1000)
+	g.Release(Outcome{Kind: Accepted})
+	fill := func() {
+		for range 200 {
+			n := allowed(g)
+			require.True(t, take(t, g, n))
+			for range n {
+				g.Release(Outcome{Kind: Accepted})
+			}
+		}
+	}
+	fill()
+	require.Equal(t, 100, allowed(g), "the adapter's limit stays the ceiling")
+	g.setCapacity(50)
+	require.Equal(t, 50, allowed(g))
+	fill()
+	require.Equal(t, 50, allowed(g))
+}
+
+func TestGateWakesWhenThePeerTakesMore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Limits{StartInFlight: 4, MaxInFlight: 4}, 0)
+		g.setCapacity(1)
+		require.NoError(t, g.Acquire(t.Context()))
+		through := make(chan error, 1)
+		go func() { through <- g.Acquire(t.Context()) }()
+		synctest.Wait()
+		require.Empty(t, through)
+		g.Release(Outcome{Kind: Accepted})
+		require.NoError(t, <-through)
+	})
+}

@@ -2,12 +2,13 @@ package notifications
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
-	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -21,6 +22,21 @@ type result struct {
 	NextAttemptAt     time.Time // for a row that stays pending
 	Rendered          *string   // JSON; nil leaves the column alone
 	Tried             bool      // counts as an attempt although it was not begun (capture, push)
+	Retire            *retired  // the device whose token is dead; nil for none
+}
+
+func (r *result) acceptedAt(now string) string {
+	if r.Status == DeliveryAccepted || r.Status == DeliveryDelivered {
+		return now
+	}
+	return ""
+}
+
+func (r *result) deliveredAt(now string) string {
+	if r.Status == DeliveryDelivered {
+		return now
+	}
+	return ""
 }
 
 // ledger stores what happens to deliveries, in few transactions: everything
@@ -37,25 +53,29 @@ type ledger struct {
 	ops chan *ledgerOp
 	now func() time.Time
 
+	db         *sql.DB // that statements belong to
+	statements map[string]*sql.Stmt
+
 	stop     chan struct{}
 	stopOnce sync.Once
 	done     chan struct{}
 }
 
 type ledgerOp struct {
-	id     string
-	finish *result // nil marks the row as sending
-	ok     bool    // out: the row was ours to change
-	err    error   // out: nothing was stored
-	done   chan struct{}
+	row    *deliveryRow // nil only ends the wait for company
+	finish *result      // nil marks the row as sending
+	ok     bool         // out: the row was ours to change
+	err    error        // out: nothing was stored
+	stored *sync.WaitGroup
 }
 
 // maxLedgerOps bounds one transaction, and with it how long other writers wait.
-const maxLedgerOps = 500
+const maxLedgerOps = 1000
 
 func newLedger(app core.App, log *slog.Logger, now func() time.Time) *ledger {
 	return &ledger{app: app, log: log, now: now,
-		ops: make(chan *ledgerOp, maxLedgerOps), stop: make(chan struct{}), done: make(chan struct{})}
+		ops:  make(chan *ledgerOp, 4*maxLedgerOps), // senders go on while a commit waits for its turn
+		stop: make(chan struct{}), done: make(chan struct{})}
 }
 
 // close stops the writer after everything that was handed to it is stored. The
@@ -67,28 +87,41 @@ func (l *ledger) close() {
 
 // begin marks a row as being handed over. false means that it must not be: it
 // is not pending any more, or its notification was paused or cancelled.
-func (l *ledger) begin(ctx context.Context, id string) (bool, error) {
-	op := &ledgerOp{id: id, done: make(chan struct{})}
+func (l *ledger) begin(ctx context.Context, row *deliveryRow) (bool, error) {
+	var marked sync.WaitGroup
+	marked.Add(1)
+	op := &ledgerOp{row: row, stored: &marked}
 	select {
 	case l.ops <- op:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	<-op.done
+	marked.Wait()
 	return op.ok, op.err
 }
 
 // finish stores a result. It does not fail: as long as the disk is full or the
 // database locked it keeps trying, because a forgotten result would later be
-// told as "not known whether sent". wait is closed once the result is stored.
-func (l *ledger) finish(id string, r result) (wait <-chan struct{}) {
-	op := &ledgerOp{id: id, finish: &r, done: make(chan struct{})}
-	l.ops <- op
-	return op.done
+// told as "not known whether sent". stored is done once the result is.
+func (l *ledger) finish(row *deliveryRow, r *result, stored *sync.WaitGroup) {
+	stored.Add(1)
+	l.ops <- &ledgerOp{row: row, finish: r, stored: stored}
+}
+
+// finishNow is finish that returns once the result is stored.
+func (l *ledger) finishNow(row *deliveryRow, r *result) {
+	var stored sync.WaitGroup
+	l.finish(row, r, &stored)
+	l.await(&stored)
 }
 
 func (l *ledger) run() {
 	defer close(l.done)
+	defer func() {
+		for _, stmt := range l.statements {
+			_ = stmt.Close() // what it wrote is committed
+		}
+	}()
 	for {
 		var first *ledgerOp
 		select {
@@ -100,18 +133,58 @@ func (l *ledger) run() {
 				return
 			}
 		}
-		batch := []*ledgerOp{first}
-	collect:
-		for len(batch) < maxLedgerOps {
-			select {
-			case op := <-l.ops:
-				batch = append(batch, op)
-			default:
-				break collect
-			}
+		if batch := l.collect(first); len(batch) > 0 {
+			l.commit(batch)
 		}
-		l.commit(batch)
 	}
+}
+
+// ledgerLinger is how long a result waits for others to share its commit. A mark
+// does not wait: its message does.
+const ledgerLinger = 20 * time.Millisecond
+
+// await waits until what was handed in is stored, and lets nothing linger.
+func (l *ledger) await(stored *sync.WaitGroup) {
+	l.ops <- &ledgerOp{}
+	stored.Wait()
+}
+
+// collect returns first and what else goes into its transaction.
+func (l *ledger) collect(first *ledgerOp) []*ledgerOp {
+	batch, hurry := make([]*ledgerOp, 0, maxLedgerOps), false
+	add := func(op *ledgerOp) {
+		hurry = hurry || op.finish == nil
+		if op.row != nil {
+			batch = append(batch, op)
+		}
+	}
+	add(first)
+	var linger <-chan time.Time
+	for len(batch) < maxLedgerOps {
+		select {
+		case op := <-l.ops:
+			add(op)
+			continue
+		default:
+		}
+		if hurry {
+			return batch
+		}
+		if linger == nil {
+			timer := time.NewTimer(ledgerLinger)
+			defer timer.Stop()
+			linger = timer.C
+		}
+		select {
+		case op := <-l.ops:
+			add(op)
+		case <-linger:
+			return batch
+		case <-l.stop:
+			return batch
+		}
+	}
+	return batch
 }
 
 func (l *ledger) commit(batch []*ledgerOp) {
@@ -119,7 +192,8 @@ func (l *ledger) commit(batch []*ledgerOp) {
 		err := l.write(batch)
 		if err == nil {
 			for _, op := range batch {
-				close(op.done)
+				op.row.unstored = false
+				op.stored.Done()
 			}
 			return
 		}
@@ -132,7 +206,7 @@ func (l *ledger) commit(batch []*ledgerOp) {
 				continue
 			}
 			op.ok, op.err = false, err
-			close(op.done)
+			op.stored.Done()
 		}
 		if len(results) == 0 {
 			return
@@ -148,7 +222,7 @@ func (l *ledger) commit(batch []*ledgerOp) {
 				l.log.Error("delivery results were lost at shutdown", "results", len(batch), "error", err)
 			}
 			for _, op := range batch {
-				close(op.done)
+				op.stored.Done()
 			}
 			return
 		}
@@ -156,64 +230,111 @@ func (l *ledger) commit(batch []*ledgerOp) {
 }
 
 func (l *ledger) write(batch []*ledgerOp) error {
-	return l.app.RunInTransaction(func(txApp core.App) error {
-		deliveries, err := tableName(txApp, CollectionDeliveries)
-		if err != nil {
-			return err
-		}
-		notifications, err := tableName(txApp, CollectionNotifications)
-		if err != nil {
-			return err
-		}
-		begin := txApp.DB().NewQuery("UPDATE {{" + deliveries + "}} SET [[status]] = 'sending', [[attempts]] = [[attempts]] + 1, [[updated]] = {:now}" +
-			" WHERE [[id]] = {:id} AND [[status]] = 'pending' AND ([[notification]] = '' OR EXISTS (SELECT 1 FROM {{" + notifications +
-			"}} n WHERE n.[[id]] = {{" + deliveries + "}}.[[notification]] AND n.[[status]] IN ('queued', 'sending')))").Prepare()
-		defer begin.Close()
-		finish := txApp.DB().NewQuery("UPDATE {{" + deliveries + "}} SET [[status]] = {:status}, [[reason]] = {:reason}, [[explanation]] = {:explanation}," +
-			" [[provider]] = {:provider}, [[providerMessageId]] = {:message}, [[attempts]] = [[attempts]] + {:tried}, [[nextAttemptAt]] = {:next}," +
-			" [[acceptedAt]] = CASE WHEN {:accepted} <> '' THEN {:accepted} ELSE [[acceptedAt]] END," +
-			" [[deliveredAt]] = CASE WHEN {:delivered} <> '' THEN {:delivered} ELSE [[deliveredAt]] END," +
-			" [[rendered]] = CASE WHEN {:rendered} <> '' THEN {:rendered} ELSE [[rendered]] END, [[updated]] = {:now}" +
-			" WHERE [[id]] = {:id} AND [[status]] IN ('pending', 'sending')").Prepare()
-		defer finish.Close()
+	deliveries, err := tableName(l.app, CollectionDeliveries)
+	if err != nil {
+		return err
+	}
+	notifications, err := tableName(l.app, CollectionNotifications)
+	if err != nil {
+		return err
+	}
+	devices, err := tableName(l.app, CollectionDevices)
+	if err != nil {
+		return err
+	}
+	db, err := writerDB(l.app)
+	if err != nil {
+		return err
+	}
+	rows := strconv.Quote(deliveries)
+	begin := "UPDATE " + rows + " SET status = 'sending', attempts = attempts + 1, updated = ?" +
+		" WHERE id = ? AND status = 'pending' AND (notification = '' OR EXISTS (SELECT 1 FROM " + strconv.Quote(notifications) +
+		" n WHERE n.id = " + rows + ".notification AND n.status IN ('queued', 'sending')))"
+	// A push is not marked before it leaves: what was cancelled in that moment and
+	// taken all the same went out.
+	finish := "UPDATE " + rows + " SET status = ?1, reason = ?2, explanation = ?3, provider = ?4, providerMessageId = ?5," +
+		" attempts = attempts + ?6, nextAttemptAt = ?7, acceptedAt = CASE WHEN ?8 <> '' THEN ?8 ELSE acceptedAt END," +
+		" deliveredAt = CASE WHEN ?9 <> '' THEN ?9 ELSE deliveredAt END, rendered = COALESCE(?10, rendered), updated = ?11" +
+		" WHERE id = ?12 AND (status IN ('pending', 'sending') OR status = 'cancelled' AND ?1 = 'accepted')"
+	retire := "UPDATE " + strconv.Quote(devices) + " SET status = 'gone', statusReason = ?, updated = ?" +
+		" WHERE id = ? AND token = ? AND status = 'active' AND registeredAt < ?"
 
+	if err := l.prepare(db, begin, finish, retire, sqlInsertDeliveries(deliveries, 1), sqlInsertDeliveries(deliveries, insertChunk)); err != nil {
+		return err
+	}
+	return inWriter(db, func(tx *sql.Tx) error {
+		inTx := map[string]*sql.Stmt{}
+		run := func(text string, args []any) (int64, error) {
+			stmt := inTx[text]
+			if stmt == nil {
+				stmt = tx.Stmt(l.statements[text]) //nolint:sqlclosecheck // ends with its transaction
+				inTx[text] = stmt
+			}
+			res, err := stmt.Exec(args...)
+			if err != nil {
+				return 0, err
+			}
+			return res.RowsAffected()
+		}
 		now := dbTime(l.now())
+		var fresh []*deliveryRow
+		var results []*result
 		for _, op := range batch {
-			query, params := begin, dbx.Params{"id": op.id, "now": now}
-			if op.finish != nil {
-				query, params = finish, op.finish.params(op.id, now)
+			var changed int64
+			var err error
+			switch r := op.finish; {
+			case r == nil:
+				changed, err = run(begin, []any{now, op.row.ID})
+			case op.row.unstored:
+				fresh, results = append(fresh, op.row), append(results, r)
+				changed = 1
+			default:
+				tried := 0
+				if r.Tried {
+					tried = 1
+				}
+				var rendered any
+				if r.Rendered != nil {
+					rendered = *r.Rendered
+				}
+				changed, err = run(finish, []any{string(r.Status), r.Reason, r.Explanation, r.Provider, r.ProviderMessageID, tried, dbTime(r.NextAttemptAt),
+					r.acceptedAt(now), r.deliveredAt(now), rendered, now, op.row.ID})
 			}
-			res, err := query.Bind(params).Execute()
 			if err != nil {
-				return fmt.Errorf("store delivery %s: %w", op.id, err)
-			}
-			changed, err := res.RowsAffected()
-			if err != nil {
-				return fmt.Errorf("store delivery %s: %w", op.id, err)
+				return fmt.Errorf("store delivery %s: %w", op.row.ID, err)
 			}
 			op.ok = changed == 1
+			if op.finish == nil || op.finish.Retire == nil {
+				continue
+			}
+			gone := op.finish.Retire
+			if _, err := run(retire, []any{gone.Sentence, now, gone.Device, gone.Token, dbTime(gone.Before)}); err != nil {
+				return fmt.Errorf("retire device %s: %w", gone.Device, err)
+			}
 		}
-		return nil
+		return insertGroups(deliveries, fresh, results, now, func(text string, args []any) error {
+			_, err := run(text, args)
+			return err
+		})
 	})
 }
 
-func (r *result) params(id, now string) dbx.Params {
-	p := dbx.Params{
-		"id": id, "now": now, "status": string(r.Status), "reason": r.Reason, "explanation": r.Explanation,
-		"provider": r.Provider, "message": r.ProviderMessageID, "tried": 0, "next": dbTime(r.NextAttemptAt),
-		"accepted": "", "delivered": "", "rendered": "",
+// prepare makes statements that all transactions use: preparing one costs as much
+// as several rows. It comes before the transaction, which holds the only
+// connection.
+func (l *ledger) prepare(db *sql.DB, texts ...string) error {
+	if l.db != db {
+		l.statements, l.db = map[string]*sql.Stmt{}, db
 	}
-	if r.Tried {
-		p["tried"] = 1
+	for _, text := range texts {
+		if l.statements[text] != nil {
+			continue
+		}
+		stmt, err := db.Prepare(text) //nolint:sqlclosecheck // run closes it at the end
+		if err != nil {
+			return fmt.Errorf("prepare: %w", err)
+		}
+		l.statements[text] = stmt
 	}
-	switch r.Status {
-	case DeliveryAccepted:
-		p["accepted"] = now
-	case DeliveryDelivered:
-		p["accepted"], p["delivered"] = now, now
-	}
-	if r.Rendered != nil {
-		p["rendered"] = *r.Rendered
-	}
-	return p
+	return nil
 }

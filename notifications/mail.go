@@ -11,7 +11,6 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/security"
 
 	"github.com/groundworkhq/groundwork/jobs"
 )
@@ -79,7 +78,7 @@ func (s *Sender) EnqueueMail(app core.App, m Mail) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode mail: %w", err)
 	}
-	id := security.RandomStringWithAlphabet(core.DefaultIdLength, idAlphabet)
+	id := newDeliveryIDs(now, 1)()
 	box, err := s.sealed.Seal(purposeMail+":"+id, plain)
 	if err != nil {
 		return "", fmt.Errorf("seal mail: %w", err)
@@ -89,13 +88,8 @@ func (s *Sender) EnqueueMail(app core.App, m Mail) (string, error) {
 		if err != nil {
 			return fmt.Errorf("find account category: %w", err)
 		}
-		stamp := dbTime(now)
-		if err := insertDeliveries(txApp, []dbx.Params{{
-			"id": id, "notification": "", "user": m.UserID, "device": "", "target": orElse(m.UserID, id), "channel": string(ChannelEmail),
-			"kind": string(KindTransactional), "category": category.Id, "address": MaskAddress(ChannelEmail, m.To),
-			"status": string(DeliveryPending), "reason": "", "explanation": "", "batch": 0, "requestId": m.RequestID,
-			"created": stamp, "updated": stamp,
-		}}); err != nil {
+		if err := insertRow(txApp, &deliveryRow{ID: id, User: m.UserID, Target: orElse(m.UserID, id), Channel: string(ChannelEmail), Kind: string(KindTransactional),
+			Category: category.Id, Address: MaskAddress(ChannelEmail, m.To), Status: string(DeliveryPending), RequestID: m.RequestID, Created: dbTime(now)}); err != nil {
 			return err
 		}
 		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_sealed}} ([[id]], [[purpose]], [[box]], [[expiresAt]]) VALUES ({:id}, {:purpose}, {:box}, {:expires})").
@@ -130,7 +124,7 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 	row := rows[0]
 	switch DeliveryStatus(row.Status) {
 	case DeliverySending:
-		<-s.ledger.finish(id, interruptedResult(row))
+		s.ledger.finishNow(row, interruptedResult(row))
 		return s.eraseSealed(id)
 	case DeliveryPending:
 	default:
@@ -140,10 +134,10 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 	mail, expiresAt, err := s.openMail(id)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && !s.now().Before(expiresAt):
-		return s.endMail(id, result{Status: DeliveryFailed, Reason: ReasonExpired,
+		return s.endMail(row, &result{Status: DeliveryFailed, Reason: ReasonExpired,
 			Explanation: "It could not be handed over in time, and what it said is of no use any more. The person can ask for a new one."})
 	case err != nil:
-		return s.endMail(id, result{Status: DeliveryFailed, Reason: ReasonExpired,
+		return s.endMail(row, &result{Status: DeliveryFailed, Reason: ReasonExpired,
 			Explanation: "Its content cannot be opened with this GROUNDWORK_KEY. The person can ask for a new one."})
 	}
 	if next := parseDBTime(row.NextAttemptAt); next.After(s.now()) {
@@ -152,31 +146,33 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 	msg := &Message{DeliveryID: id, RequestID: row.RequestID, Channel: ChannelEmail, Kind: KindTransactional,
 		Target: Target{UserID: row.User, Address: mail.To, Name: mail.ToName}, Title: mail.Email.Subject, Email: &mail.Email}
 
-	if s.captures(mail.To) {
+	if s.captures(msg) {
 		if s.opts.ShowAccountMails {
 			s.shown.put(id, renderedView(msg))
 		}
-		return s.endMail(id, s.captured(msg, false))
+		return s.endMail(row, s.captured(msg, false))
 	}
-	active, err := s.providers.Active(s.app, ProviderEmailTransactional)
+	active, err := s.providers.Active(s.app, Route{Channel: ProviderEmailTransactional})
 	var paused *PausedError
 	switch {
 	case errors.As(err, &paused):
 		return nil // enqueued again when the provider resumes
 	case errors.Is(err, ErrNoProvider):
-		return s.endMail(id, noProviderResult(msg))
+		return s.endMail(row, noProviderResult(msg, Route{Channel: ProviderEmailTransactional}))
 	case err != nil:
 		return fmt.Errorf("find mail provider: %w", err)
 	}
-	if err := active.Gate.Acquire(ctx); err != nil {
+	if err := active.Gate.AcquireUrgent(ctx); err != nil {
 		return err
 	}
-	outcome, stored := s.handOver(ctx, active, item{row, msg})
+	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+	defer cancel()
+	outcome, r := s.handOverOne(ctx, sendCtx, active, item{row: row, msg: msg})
 	active.Gate.Release(outcome)
-	if stored == nil {
+	if r == nil {
 		return jobs.Snooze(s.opts.Retry.Delay(1)) // the mark could not be stored: nothing was sent
 	}
-	<-stored
+	s.ledger.finishNow(row, r)
 	switch outcome.Kind {
 	case ConfigBad:
 		return s.providers.Pause(s.app, active.ID, outcome.Explanation)
@@ -194,9 +190,9 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 }
 
 // endMail stores the last word on a mail, then erases its content.
-func (s *Sender) endMail(id string, r result) error {
-	<-s.ledger.finish(id, r)
-	return s.eraseSealed(id)
+func (s *Sender) endMail(row *deliveryRow, r *result) error {
+	s.ledger.finishNow(row, r)
+	return s.eraseSealed(row.ID)
 }
 
 func (s *Sender) openMail(id string) (sealedMail, time.Time, error) {
@@ -234,7 +230,8 @@ func (s *Sender) enqueueWaitingMails(app core.App) error {
 		return err
 	}
 	var ids []string
-	err = app.DB().Select("id").From(table).Where(dbx.HashExp{"notification": "", "channel": string(ChannelEmail), "status": string(DeliveryPending)}).Column(&ids)
+	err = app.DB().Select("id").From(table).Where(dbx.NewExp("[[status]] = 'pending'")).
+		AndWhere(dbx.HashExp{"notification": "", "channel": string(ChannelEmail)}).Column(&ids)
 	if err != nil {
 		return fmt.Errorf("find waiting mails: %w", err)
 	}

@@ -1,5 +1,7 @@
 package notifications
 
+import "time"
+
 // Message is a rendered message to one target: all that an adapter needs.
 type Message struct {
 	// DeliveryID is the id of the delivery row. Adapters derive from it whatever
@@ -23,6 +25,10 @@ type Message struct {
 	// Email is set for [ChannelEmail] only.
 	Email *Email
 
+	// Push is set for [ChannelPush] only. The messages of a batch share it: it must
+	// not be changed.
+	Push *Push
+
 	Image string
 	Link  string
 	Data  map[string]any
@@ -38,6 +44,46 @@ type Target struct {
 
 	// Name is the person's name for a To header; may be empty.
 	Name string
+
+	// Device is set for [ChannelPush] only.
+	Device *Device
+}
+
+// Device is what an adapter needs to know of the device behind a push target.
+// Its token is [Target.Address].
+type Device struct {
+	ID       string
+	Platform string // ios, android or web
+
+	// App is the bundle or package id; empty means the provider's own.
+	App string
+
+	// Environment is production or sandbox (Apple only); empty means the
+	// provider's own.
+	Environment string
+}
+
+// Push is what a push message has besides its text. The zero value is an alert
+// with the provider's defaults.
+type Push struct {
+	// CollapseID, at most 64 bytes, lets a repeat replace what is shown already.
+	// The sender always sets it.
+	CollapseID string
+
+	// Expires is when the provider may stop trying; zero means its default.
+	Expires time.Time
+
+	// Priority is "high" or "normal"; empty means high for an alert, normal for a
+	// silent message.
+	Priority string
+
+	Badge  *int   // nil: left alone
+	Sound  string // empty: the default sound; "none": no sound
+	Silent bool   // wakes the app and shows nothing
+
+	// APNs, FCM and WebPush are merged over the payload that the adapter builds,
+	// from the option of that name.
+	APNs, FCM, WebPush map[string]any
 }
 
 // Email is the content of one e-mail. At least one of Text and HTML is set.

@@ -112,22 +112,23 @@ const (
 // Codes in the reason field of a delivery. They are stable: reports and clients
 // rely on them. The sentence for people is in the explanation field.
 const (
-	ReasonNoProvider       = "no_provider"       // nothing is set up for this channel
-	ReasonNoAddress        = "no_address"        // the person has no e-mail address, device or phone
-	ReasonRecipientGone    = "recipient_gone"    // the person was deleted before the message left
-	ReasonRecordGone       = "record_gone"       // the record that the message is about was deleted
-	ReasonRecipientBlocked = "recipient_blocked" // the address refuses mail, or does not exist
-	ReasonSuppressed       = "suppressed"        // on the suppression list
-	ReasonOptedOut         = "opted_out"         // the person switched this category off
-	ReasonPayloadRefused   = "payload_refused"   // the provider refused the content
-	ReasonTemplateFailed   = "template_failed"   // the template could not be rendered for this person
-	ReasonNothingToSay     = "nothing_to_say"    // dataFrom has no row for this person
-	ReasonTargetGone       = "target_gone"       // the device is gone
-	ReasonRetriesExhausted = "retries_exhausted" // kept failing until there was no time left
-	ReasonExpired          = "expired"           // expiresAt passed first
-	ReasonCancelled        = "cancelled"         // the owner cancelled the notification
-	ReasonInterrupted      = "interrupted"       // the process ended while the message was in flight
-	ReasonNoAnswer         = "no_answer"         // the provider took the message and never answered
-	ReasonCapReached       = "cap_reached"       // capPerHour of the trigger was reached
-	ReasonCaptured         = "captured"          // kept here instead of sent, outside production
+	ReasonNoProvider        = "no_provider"         // nothing is set up for this channel
+	ReasonNoAddress         = "no_address"          // the person has no e-mail address, device or phone
+	ReasonRecipientGone     = "recipient_gone"      // the person was deleted before the message left
+	ReasonRecordGone        = "record_gone"         // the record that the message is about was deleted
+	ReasonRecipientBlocked  = "recipient_blocked"   // the address refuses mail, or does not exist
+	ReasonSuppressed        = "suppressed"          // on the suppression list
+	ReasonOptedOut          = "opted_out"           // the person switched this category off
+	ReasonPayloadRefused    = "payload_refused"     // the provider refused the content
+	ReasonTemplateFailed    = "template_failed"     // the template could not be rendered for this person
+	ReasonNothingToSay      = "nothing_to_say"      // dataFrom has no row for this person
+	ReasonTargetGone        = "target_gone"         // the device is gone
+	ReasonRetriesExhausted  = "retries_exhausted"   // kept failing until there was no time left
+	ReasonExpired           = "expired"             // expiresAt passed first
+	ReasonCancelled         = "cancelled"           // the owner cancelled the notification
+	ReasonInterrupted       = "interrupted"         // the process ended while the message was in flight
+	ReasonNoAnswer          = "no_answer"           // the provider took the message and never answered
+	ReasonCapReached        = "cap_reached"         // capPerHour of the trigger was reached
+	ReasonPromotionalSMSOff = "promotional_sms_off" // not sent before consent and quiet hours are in force
+	ReasonCaptured          = "captured"            // kept here instead of sent, outside production
 )

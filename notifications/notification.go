@@ -111,6 +111,7 @@ type Snapshot struct {
 	CategoryKey string         `json:"categoryKey"`
 	CanOptOut   bool           `json:"canOptOut"`
 	Variables   map[string]any `json:"variables,omitempty"`
+	Options     Options        `json:"options,omitzero"`
 	AppName     string         `json:"appName"`
 	AppURL      string         `json:"appUrl"`
 }
@@ -132,6 +133,7 @@ type Plan struct {
 	Now     time.Time `json:"now"`               // what @now means; zero before planning began
 	Cursor  string    `json:"cursor,omitempty"`  // the last user id that has its deliveries
 	Batch   int       `json:"batch,omitempty"`   // the number of the last batch
+	Pages   int       `json:"pages,omitempty"`   // pages planned so far, as far as their size depends on it
 	People  int64     `json:"people,omitempty"`  // users planned so far
 	Queue   string    `json:"queue,omitempty"`   // the queue of its batches
 	Done    bool      `json:"done,omitempty"`    // everybody has their deliveries
@@ -157,7 +159,8 @@ type Counts struct {
 	Delivered, Opened int64
 }
 
-// FindCounts counts the deliveries of a notification from its rows.
+// FindCounts counts the deliveries of a notification from its rows and its
+// planned batches, at one moment.
 func FindCounts(app core.App, notificationID string) (Counts, error) {
 	var c Counts
 	table, err := tableName(app, CollectionDeliveries)
@@ -169,7 +172,7 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 		N      int64  `db:"n"`
 	}
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} GROUP BY [[status]]").
+		"}} WHERE [[notification]] = {:id} GROUP BY [[status]] UNION ALL " + sqlPlanned(table)).
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {
 		return c, fmt.Errorf("count deliveries of notification %s: %w", notificationID, err)
@@ -177,7 +180,7 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 	for _, row := range rows {
 		c.Total += row.N
 		switch DeliveryStatus(row.Status) {
-		case DeliveryPending, DeliverySending:
+		case DeliveryPending, DeliverySending, "planned":
 			c.Pending += row.N
 		case DeliveryAccepted, DeliveryCaptured:
 			c.Sent += row.N

@@ -82,6 +82,15 @@ type Outcome struct {
 	// provider did not say.
 	GoneAt time.Time
 
+	// Suspect says of a dead target (TargetGone only) that the fault may be ours: a
+	// token of another environment or of another project looks the same. When many
+	// targets are suspect at once, the provider is paused and none is retired.
+	Suspect bool
+
+	// OptedOut says that the recipient told this sender to stop (RecipientBlocked
+	// only): the address goes onto the suppression list for messages of this kind.
+	OptedOut bool
+
 	// ProviderMessageID is the provider's id for the message, when it gave one.
 	ProviderMessageID string
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/security"
 
 	"github.com/groundworkhq/groundwork/jobs"
 )
@@ -17,14 +16,16 @@ import (
 const (
 	// pageSize is how many people are planned in one transaction, and the size
 	// of a batch. It bounds the memory of a broadcast and how long it holds the
-	// one writer connection (about 10 ms).
-	pageSize = 500
+	// one writer connection (about 15 ms).
+	pageSize = 2000
+
+	// firstPage is the size of the first page: it is on its way sooner. Each one
+	// after it is twice as large.
+	firstPage = 250
 
 	// bulkFrom is the audience size from which a notification goes through the
 	// bulk queue, so that it never delays a receipt.
-	bulkFrom = pageSize
-
-	idAlphabet = core.DefaultIdAlphabet
+	bulkFrom = 500
 )
 
 // PlanArgs turns a notification into deliveries and batches.
@@ -38,8 +39,9 @@ func (PlanArgs) Kind() string { return "notification.plan" }
 // BatchArgs sends one batch of a notification: the deliveries of one channel
 // and one page of its audience.
 type BatchArgs struct {
-	Notification string `json:"notification"`
-	Batch        int    `json:"batch"`
+	Notification string  `json:"notification"`
+	Batch        int     `json:"batch"`
+	Channel      Channel `json:"channel,omitempty"` // of all its deliveries
 }
 
 // Kind implements [jobs.Args].
@@ -72,35 +74,33 @@ func EnqueueBatches(app core.App, n *Notification, channel Channel) error {
 	if err != nil {
 		return err
 	}
-	var batches []int
-	query := app.DB().Select("batch").Distinct(true).From(table).
-		Where(dbx.HashExp{"notification": n.Id, "status": []any{string(DeliveryPending), string(DeliverySending)}})
-	if channel != "" {
-		query.AndWhere(dbx.HashExp{"channel": string(channel)})
-	}
-	if err := query.Column(&batches); err != nil {
+	var batches []plannedBatch
+	err = app.DB().NewQuery("SELECT [[batch]], [[channel]] FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[status]] IN ('pending', 'sending') AND ({:channel} = '' OR [[channel]] = {:channel})" +
+		" UNION SELECT [[batch]], [[channel]] FROM {{groundwork_batches}} WHERE [[notification]] = {:id} AND ({:channel} = '' OR [[channel]] = {:channel})").
+		Bind(dbx.Params{"id": n.Id, "channel": string(channel)}).All(&batches)
+	if err != nil {
 		return fmt.Errorf("find pending batches of notification %s: %w", n.Id, err)
 	}
-	for _, batch := range batches {
-		if err := enqueueBatch(app, n.Id, batch, n.Plan().Queue, n.RequestID()); err != nil {
+	for _, b := range batches {
+		if err := enqueueBatch(app, BatchArgs{n.Id, b.Batch, b.Channel}, n.Plan().Queue, n.RequestID()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func enqueueBatch(app core.App, notificationID string, batch int, queue, requestID string) error {
-	_, err := jobs.Enqueue(app, BatchArgs{notificationID, batch}, jobs.Options{Queue: queue, RequestID: requestID})
+func enqueueBatch(app core.App, args BatchArgs, queue, requestID string) error {
+	_, err := jobs.Enqueue(app, args, jobs.Options{Queue: queue, RequestID: requestID})
 	if err != nil {
-		return fmt.Errorf("enqueue batch %d of notification %s: %w", batch, notificationID, err)
+		return fmt.Errorf("enqueue batch %d of notification %s: %w", args.Batch, args.Notification, err)
 	}
 	return nil
 }
 
-// planWorker plans page by page. Each page is one transaction that writes its
-// deliveries, enqueues its batches and moves the cursor, so that a crash
-// repeats no page and leaves none out; the first batches are on their way while
-// later pages are still being planned.
+// planWorker plans page by page. Each page is one transaction that stores its
+// batches, enqueues them and moves the cursor, so that a crash repeats no page
+// and leaves none out; the first batches are on their way while later pages are
+// still being planned.
 type planWorker struct{ s *Sender }
 
 func (planWorker) Timeout() time.Duration { return -1 }
@@ -143,6 +143,7 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	}
 	if plan.Now.IsZero() {
 		plan.Now = now.UTC()
+		s.counter.planning(id)
 		audience := n.Audience()
 		audience.Now = plan.Now
 		people, err := audience.Count(s.app)
@@ -156,32 +157,34 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	}
 	if expires := n.ExpiresAt(); !expires.IsZero() && !now.Before(expires) {
 		plan.Done, plan.Expired = true, true
-		return false, s.savePlan(n, plan, nil, nil)
+		return false, s.savePlan(n, plan, nil)
 	}
 
 	audience := n.Audience()
 	audience.Now = plan.Now
 	// Read outside the transaction: a filter may scan the whole collection.
-	ids, err := audience.Page(s.app, plan.Cursor, pageSize)
+	size := min(firstPage<<plan.Pages, pageSize)
+	ids, err := audience.Page(s.app, plan.Cursor, size)
 	if err != nil {
 		return false, s.failNotification(id, err)
 	}
-	deliveries, batches, err := s.planDeliveries(n, ids, plan.Batch)
-	if err != nil {
-		return false, err
-	}
+	batches := planBatches(n, ids, plan.Batch)
 	next := plan
 	next.People += int64(len(ids))
 	next.Batch += len(batches)
 	if len(ids) > 0 {
 		next.Cursor = ids[len(ids)-1]
 	}
-	next.Done = len(ids) < pageSize
-	if err := s.savePlan(n, next, deliveries, batches); err != nil {
+	next.Pages = min(plan.Pages+1, 16)
+	next.Done = len(ids) < size
+	if err := s.savePlan(n, next, batches); err != nil {
 		if errors.Is(err, errPlanMoved) {
 			return true, nil
 		}
 		return false, err
+	}
+	if next.Done {
+		s.counter.planned(n.Id, next.Batch)
 	}
 	return !next.Done, nil
 }
@@ -190,7 +193,7 @@ var errPlanMoved = errors.New("the plan was moved by somebody else")
 
 // savePlan stores one planned page, if nobody else planned it and the
 // notification was not stopped meanwhile.
-func (s *Sender) savePlan(seen *Notification, next Plan, deliveries []dbx.Params, batches []int) error {
+func (s *Sender) savePlan(seen *Notification, next Plan, batches []plannedBatch) error {
 	return s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, seen.Id)
 		if err != nil {
@@ -204,11 +207,11 @@ func (s *Sender) savePlan(seen *Notification, next Plan, deliveries []dbx.Params
 		if now, before := n.Plan(), seen.Plan(); now.Cursor != before.Cursor || now.Done {
 			return errPlanMoved
 		}
-		if err := insertDeliveries(txApp, deliveries); err != nil {
+		if err := insertPlanned(txApp, batches); err != nil {
 			return err
 		}
-		for _, batch := range batches {
-			if err := enqueueBatch(txApp, n.Id, batch, next.Queue, n.RequestID()); err != nil {
+		for _, b := range batches {
+			if err := enqueueBatch(txApp, BatchArgs{n.Id, b.Batch, b.Channel}, next.Queue, n.RequestID()); err != nil {
 				return err
 			}
 		}
@@ -242,94 +245,43 @@ func (s *Sender) failNotification(id string, cause error) error {
 
 // person is what planning needs to know of a user.
 type person struct {
-	ID            string `db:"id"`
-	Email         string `db:"email"`
-	Phone         string `db:"phone"`
-	PhoneVerified bool   `db:"phoneVerified"`
-}
-
-type deviceRow struct {
 	ID    string `db:"id"`
-	User  string `db:"user"`
-	Token string `db:"token"`
+	Email string `db:"email"`
+	Phone string `db:"phone"`
 }
 
-// planDeliveries builds the delivery rows of one page: one per person and
-// channel, for push one per device. Each channel is a batch of its own, so that
-// a paused mail server does not hold the inbox back.
-func (s *Sender) planDeliveries(n *Notification, userIDs []string, lastBatch int) ([]dbx.Params, []int, error) {
+// deviceRow is what planning and sending need to know of a device.
+type deviceRow struct {
+	ID          string `db:"id"`
+	User        string `db:"user"`
+	Token       string `db:"token"`
+	Platform    string `db:"platform"`
+	PushService string `db:"pushService"`
+	App         string `db:"app"`
+	Environment string `db:"environment"`
+}
+
+// route is the way to the device.
+func (d *deviceRow) route() Route {
+	route := Route{Channel: ProviderChannel(d.PushService), App: d.App}
+	if route.Channel == ProviderAPNs {
+		route.Environment = d.Environment
+	}
+	return route
+}
+
+// planBatches makes the batches of one page of people, one for each channel, so
+// that a paused mail server does not hold the inbox back.
+func planBatches(n *Notification, userIDs []string, lastBatch int) []plannedBatch {
 	if len(userIDs) == 0 {
-		return nil, nil, nil
+		return nil
 	}
-	snapshot, err := n.Snapshot()
-	if err != nil {
-		return nil, nil, err
-	}
-	people, err := s.findPeople(userIDs)
-	if err != nil {
-		return nil, nil, err
-	}
-	now := dbTime(s.now())
-	var rows []dbx.Params
-	var batches []int
+	users := mustJSON(userIDs)
+	var batches []plannedBatch
 	for _, channel := range n.Channels() {
-		batch := lastBatch + len(batches) + 1
-		pending := 0
-		add := func(user, device, target, address, reason, explanation string) {
-			status := DeliveryPending
-			if reason != "" {
-				status = DeliverySkipped
-			} else {
-				pending++
-			}
-			rows = append(rows, dbx.Params{
-				"id": security.RandomStringWithAlphabet(core.DefaultIdLength, idAlphabet), "notification": n.Id,
-				"user": user, "device": device, "target": target, "channel": string(channel), "kind": string(snapshot.Kind),
-				"category": snapshot.Category, "address": MaskAddress(channel, address), "status": string(status),
-				"reason": reason, "explanation": explanation, "batch": batch, "requestId": n.RequestID(),
-				"created": now, "updated": now,
-			})
-		}
-		switch channel {
-		case ChannelInbox:
-			for _, p := range people {
-				add(p.ID, "", p.ID, "", "", "")
-			}
-		case ChannelEmail:
-			for _, p := range people {
-				if p.Email == "" {
-					add(p.ID, "", p.ID, "", ReasonNoAddress, "This person has no e-mail address.")
-					continue
-				}
-				add(p.ID, "", p.ID, p.Email, "", "")
-			}
-		case ChannelSMS:
-			for _, p := range people {
-				if p.Phone == "" || !p.PhoneVerified {
-					add(p.ID, "", p.ID, "", ReasonNoAddress, "This person has no verified phone number.")
-					continue
-				}
-				add(p.ID, "", p.ID, p.Phone, "", "")
-			}
-		case ChannelPush:
-			devices, err := s.findDevices(userIDs)
-			if err != nil {
-				return nil, nil, err
-			}
-			for _, p := range people {
-				if len(devices[p.ID]) == 0 {
-					add(p.ID, "", p.ID, "", ReasonNoAddress, "This person has no device that takes push messages.")
-				}
-				for _, d := range devices[p.ID] {
-					add(p.ID, d.ID, d.ID, d.Token, "", "")
-				}
-			}
-		}
-		if pending > 0 {
-			batches = append(batches, batch)
-		}
+		batches = append(batches, plannedBatch{Notification: n.Id, Batch: lastBatch + len(batches) + 1, Channel: channel, Users: users, Planned: int64(len(userIDs))})
 	}
-	return rows, batches, nil
+	return batches
 }
 
 func (s *Sender) findPeople(ids []string) ([]person, error) {
@@ -338,7 +290,7 @@ func (s *Sender) findPeople(ids []string) ([]person, error) {
 		return nil, err
 	}
 	var people []person
-	err = s.app.ConcurrentDB().Select("id", "email", "phone", "phoneVerified").From(users.Name).
+	err = s.app.ConcurrentDB().Select("id", "email", "phone").From(users.Name).
 		Where(dbx.HashExp{"id": anySlice(ids)}).OrderBy("id").All(&people)
 	if err != nil {
 		return nil, fmt.Errorf("find recipients: %w", err)
@@ -346,47 +298,32 @@ func (s *Sender) findPeople(ids []string) ([]person, error) {
 	return people, nil
 }
 
-func (s *Sender) findDevices(userIDs []string) (map[string][]deviceRow, error) {
-	table, err := tableName(s.app, CollectionDevices)
+// findDevices returns the active devices whose field is one of values.
+func findDevices(app core.App, field string, values []string) ([]deviceRow, error) {
+	table, err := tableName(app, CollectionDevices)
 	if err != nil {
 		return nil, err
 	}
-	var rows []deviceRow
-	err = s.app.ConcurrentDB().Select("id", "user", "token").From(table).
-		Where(dbx.HashExp{"user": anySlice(userIDs), "status": "active"}).OrderBy("id").All(&rows)
+	// The list is one parameter, so that the statement stays small.
+	query, err := app.ConcurrentDB().NewQuery("SELECT d.[[id]], d.[[user]], d.[[token]], d.[[platform]], d.[[pushService]], d.[[app]], d.[[environment]]" +
+		" FROM json_each({:values}) j CROSS JOIN {{" + table + "}} d ON d.[[" + field + "]] = j.value AND d.[[status]] = 'active'").
+		Bind(dbx.Params{"values": mustJSON(values)}).Rows()
 	if err != nil {
 		return nil, fmt.Errorf("find devices: %w", err)
 	}
-	byUser := make(map[string][]deviceRow, len(userIDs))
-	for _, d := range rows {
-		byUser[d.User] = append(byUser[d.User], d)
-	}
-	return byUser, nil
-}
-
-// insertDeliveries writes rows with one prepared statement; all rows have the
-// same columns.
-func insertDeliveries(txApp core.App, rows []dbx.Params) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	table, err := tableName(txApp, CollectionDeliveries)
-	if err != nil {
-		return err
-	}
-	// OR IGNORE: one row per recipient and target is a unique index; a target
-	// that is there already has been planned.
-	query := txApp.DB().NewQuery("INSERT OR IGNORE INTO {{" + table + "}} ([[id]], [[notification]], [[user]], [[device]], [[target]], [[channel]], [[kind]], [[category]]," +
-		" [[address]], [[status]], [[reason]], [[explanation]], [[batch]], [[requestId]], [[created]], [[updated]])" +
-		" VALUES ({:id}, {:notification}, {:user}, {:device}, {:target}, {:channel}, {:kind}, {:category}," +
-		" {:address}, {:status}, {:reason}, {:explanation}, {:batch}, {:requestId}, {:created}, {:updated})").Prepare()
 	defer query.Close()
-	for _, row := range rows {
-		if _, err := query.Bind(row).Execute(); err != nil {
-			return fmt.Errorf("insert delivery: %w", err)
+	rows := make([]deviceRow, 0, len(values))
+	for query.Next() {
+		var d deviceRow
+		if err := query.Scan(&d.ID, &d.User, &d.Token, &d.Platform, &d.PushService, &d.App, &d.Environment); err != nil {
+			return nil, fmt.Errorf("find devices: %w", err)
 		}
+		rows = append(rows, d)
 	}
-	return nil
+	if err := query.Err(); err != nil {
+		return nil, fmt.Errorf("find devices: %w", err)
+	}
+	return rows, nil
 }
 
 func anySlice[T any](values []T) []any {

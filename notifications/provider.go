@@ -15,6 +15,56 @@ type Provider interface {
 	Send(ctx context.Context, m *Message) Outcome
 }
 
+// Adapter is what a [ProviderFactory] makes: a [Provider], or for the two SMS
+// channels a [TransactionalSMSSender] or a [PromotionalSMSSender]. Those two have
+// no send method in common with anything, so that a promotional text cannot be
+// handed to a transactional sender: [Providers] refuses an adapter that does not
+// fit its channel. Checker, Closer, Limiter and CapacityTeller are optional for
+// all of them.
+type Adapter any
+
+// fits says whether an adapter may serve a channel.
+func fits(a Adapter, ch ProviderChannel) bool {
+	_, plain := a.(Provider)
+	_, transactional := a.(TransactionalSMSSender)
+	_, promotional := a.(PromotionalSMSSender)
+	switch ch {
+	case ProviderSMSTransactional:
+		return transactional && !promotional && !plain
+	case ProviderSMSPromotional:
+		return promotional && !transactional && !plain
+	default:
+		return plain && !transactional && !promotional
+	}
+}
+
+// handTo gives a message to the adapter, through the one method that its kind of
+// message has.
+func handTo(ctx context.Context, a Adapter, m *Message) Outcome {
+	switch a := a.(type) {
+	case TransactionalSMSSender:
+		text, err := NewTransactionalSMS(m)
+		if err != nil {
+			return crossed(err)
+		}
+		return a.SendTransactional(ctx, text)
+	case PromotionalSMSSender:
+		text, err := NewPromotionalSMS(m)
+		if err != nil {
+			return crossed(err)
+		}
+		return a.SendPromotional(ctx, text)
+	case Provider:
+		return a.Send(ctx, m)
+	default:
+		return Outcome{Kind: PayloadBad, Explanation: "This provider cannot send anything."}
+	}
+}
+
+func crossed(err error) Outcome {
+	return Outcome{Kind: PayloadBad, Code: "crossed", Explanation: "This message was stopped: " + err.Error() + "."}
+}
+
 // Checker is an optional second interface of a [Provider]: it proves the
 // configuration without sending a message (opens the SMTP session, signs a
 // token). The outcome is [Accepted], or [ConfigBad] or [Retry] with a sentence.
@@ -42,6 +92,13 @@ type Limits struct {
 	MaxInFlight int
 }
 
+// CapacityTeller is an optional second interface of a [Provider] whose peer says
+// how many messages it takes at a time. OnCapacity is called once, before the
+// first Send; tell may be called from any goroutine, and at once.
+type CapacityTeller interface {
+	OnCapacity(tell func(inFlight int))
+}
+
 // ProviderConfig is one row of notification_providers with its secret opened.
 type ProviderConfig struct {
 	ID      string
@@ -52,16 +109,36 @@ type ProviderConfig struct {
 	// settings).
 	Source string
 
-	// Config holds the public part; its keys depend on the channel. For e-mail:
-	// host, port (number), username, tls ("starttls", "tls", "none"; from
+	// Config holds the public part; its keys depend on the channel. All values are
+	// texts unless said otherwise; a missing key is its zero value.
+	//
+	// E-mail: host, port (number), username, tls ("starttls", "tls", "none"; from
 	// PocketBase's mail settings also "opportunistic": STARTTLS if it is offered),
 	// from, fromName, authMethod ("", "PLAIN", "LOGIN"), localName.
+	//
+	// APNs: keyId and teamId (10 characters each; for a .p8 key), bundleId (the
+	// topic of devices that name no app), environment ("production", the default,
+	// or "sandbox"), endpoint (base URL in place of Apple's).
+	//
+	// FCM: projectId (empty: the one in the service account), packageName (the only
+	// app it serves; empty: all), endpoint (base URL in place of Google's).
+	//
+	// SMS: accountSid, endpoint (base URL in place of Twilio's).
 	Config map[string]any
 
-	// Secret is the password or key; never logged, never put in an error.
+	// Secret is the password or key; never logged, never put in an error. E-mail:
+	// the password. APNs: the .p8 file's text, or for a certificate the JSON
+	// {"p12": base64 of the .p12 file, "password": its password}. FCM: the service
+	// account's JSON. SMS: the auth token.
 	Secret string
 
-	// SenderID is who the message comes from: an address or a phone number.
+	// PublicURL is the address under which the world reaches this server, such as
+	// https://api.example.com, without a slash at its end; empty when nobody can.
+	// Providers that call back are given addresses below it.
+	PublicURL string
+
+	// SenderID is who the message comes from: an e-mail address; for SMS a phone
+	// number in E.164, a sender name, a short code, or a messaging service (MG…).
 	SenderID string
 
 	// RatePerSecond caps the messages per second; zero means no cap.
@@ -70,4 +147,4 @@ type ProviderConfig struct {
 
 // ProviderFactory builds the adapter for a row. It does no network call: an
 // error is about the configuration itself and is one sentence for the owner.
-type ProviderFactory func(ProviderConfig) (Provider, error)
+type ProviderFactory func(ProviderConfig) (Adapter, error)

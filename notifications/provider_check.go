@@ -195,14 +195,14 @@ func (p *Providers) try(ctx context.Context, cfg ProviderConfig) (outcome Outcom
 			outcome = Outcome{Kind: Retry, Explanation: "The check failed because of a mistake in this program; the log has the details."}
 		}
 	}()
-	provider, err := p.make(cfg)
+	adapter, err := p.make(cfg)
 	if err != nil {
 		return Outcome{Kind: ConfigBad, Explanation: err.Error()}
 	}
-	if c, ok := provider.(Closer); ok {
+	if c, ok := adapter.(Closer); ok {
 		defer func() { _ = c.Close() }()
 	}
-	checker, ok := provider.(Checker)
+	checker, ok := adapter.(Checker)
 	if !ok {
 		return Outcome{Kind: Accepted}
 	}

@@ -7,9 +7,12 @@ import (
 	"math"
 	"net"
 	"net/mail"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/core"
@@ -27,10 +30,19 @@ const sealedPrefix = "sealed:"
 
 const errSecretClosed = plainError("The stored password or key cannot be opened: it was encrypted with another GROUNDWORK_KEY. Start with the former GROUNDWORK_KEY, or enter the password or key again.")
 
-func secretPurpose(id string) string { return "provider:" + id }
+// secretPurpose binds a secret to its row. The two SMS channels are part of it: a
+// row whose channel was changed in the database itself opens nothing, so that a
+// sender of codes never becomes one of offers.
+func secretPurpose(id string, ch ProviderChannel) string {
+	purpose := "provider:" + id
+	if ch.Channel() == ChannelSMS {
+		purpose += ":" + string(ch)
+	}
+	return purpose
+}
 
-func sealSecret(box SecretBox, id, plain string) (string, error) {
-	sealed, err := box.Seal(secretPurpose(id), []byte(plain))
+func sealSecret(box SecretBox, id string, ch ProviderChannel, plain string) (string, error) {
+	sealed, err := box.Seal(secretPurpose(id, ch), []byte(plain))
 	if err != nil {
 		return "", fmt.Errorf("seal secret of provider %s: %w", id, err)
 	}
@@ -38,7 +50,7 @@ func sealSecret(box SecretBox, id, plain string) (string, error) {
 }
 
 // openSecret returns the secret of a row, or [errSecretClosed].
-func openSecret(box SecretBox, id, stored string) (string, error) {
+func openSecret(box SecretBox, id string, ch ProviderChannel, stored string) (string, error) {
 	if stored == "" {
 		return "", nil
 	}
@@ -47,7 +59,7 @@ func openSecret(box SecretBox, id, stored string) (string, error) {
 	if !ok || err != nil {
 		return "", errSecretClosed
 	}
-	plain, err := box.Open(secretPurpose(id), sealed)
+	plain, err := box.Open(secretPurpose(id, ch), sealed)
 	if err != nil {
 		return "", errSecretClosed
 	}
@@ -156,11 +168,11 @@ func (p *Providers) takeSecret(r *core.Record, old *providerRow) error {
 	}
 	if strings.HasPrefix(given, sealedPrefix) {
 		// A record that was read, kept and saved again by Go code.
-		if _, err := openSecret(p.opts.Box, r.Id, given); err == nil {
+		if _, err := openSecret(p.opts.Box, r.Id, ProviderChannel(r.GetString("channel")), given); err == nil {
 			return nil
 		}
 	}
-	sealed, err := sealSecret(p.opts.Box, r.Id, given)
+	sealed, err := sealSecret(p.opts.Box, r.Id, ProviderChannel(r.GetString("channel")), given)
 	if err != nil {
 		return err
 	}
@@ -265,7 +277,7 @@ func sameSenderSentence(sender string, other *providerRow) string {
 func normalSender(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
-		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r > 127:
+		case unicode.IsLetter(r) || unicode.IsDigit(r): // of any alphabet; spaces are written in many ways too
 			return r
 		default:
 			return -1
@@ -274,19 +286,52 @@ func normalSender(s string) string {
 	return strings.TrimPrefix(s, "00") // as people write the plus
 }
 
-// emailConfigKeys are the keys of config for the two e-mail channels.
-var emailConfigKeys = []string{"host", "port", "username", "tls", "from", "fromName", "authMethod", "localName"}
+// configKeys are the keys of config by channel; see [ProviderConfig].
+func configKeys(ch ProviderChannel) []string {
+	switch ch.Channel() {
+	case ChannelEmail:
+		return []string{"host", "port", "username", "tls", "from", "fromName", "authMethod", "localName"}
+	case ChannelSMS:
+		return []string{"accountSid", "endpoint"}
+	}
+	switch ch {
+	case ProviderAPNs:
+		return []string{"keyId", "teamId", "bundleId", "environment", "endpoint"}
+	case ProviderFCM:
+		return []string{"projectId", "packageName", "endpoint"}
+	default:
+		return nil
+	}
+}
+
+// configExample is shown to somebody who wrote no object.
+func configExample(ch ProviderChannel) string {
+	switch {
+	case ch.Channel() == ChannelSMS:
+		return `{"accountSid": "AC…"}`
+	case ch == ProviderAPNs:
+		return `{"keyId": "ABC123DEFG", "teamId": "DEF123GHIJ", "bundleId": "com.example.shop"}`
+	case ch == ProviderFCM:
+		return `{"projectId": "my-shop"}`
+	default:
+		return `{"host": "smtp.example.com", "port": 587}`
+	}
+}
+
+// secretKeys are what people take for the place of a password or key.
+var secretKeys = []string{"password", "pass", "secret", "key", "authtoken", "token", "credentials", "serviceaccount", "p8", "p12"}
 
 // checkConfig returns all that is wrong with a config, in sentences; empty when
-// nothing is. Channels whose adapters come later only need an object.
+// nothing is. What only the provider can know is found by the check of the row.
 func checkConfig(ch ProviderChannel, raw, senderID string) string {
 	config := map[string]any{}
 	if raw != "" && raw != "null" && raw != `""` {
 		if err := json.Unmarshal([]byte(raw), &config); err != nil || config == nil {
-			return `This must be a JSON object such as {"host": "smtp.example.com", "port": 587}.`
+			return "This must be a JSON object such as " + configExample(ch) + "."
 		}
 	}
-	if !isEmail(ch) {
+	keys := configKeys(ch)
+	if keys == nil {
 		return ""
 	}
 	var wrong []string
@@ -294,15 +339,15 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 
 	for _, key := range sortedKeysOf(config) {
 		switch {
-		case slices.Contains(emailConfigKeys, key):
-		case strings.EqualFold(key, "password") || strings.EqualFold(key, "pass") || strings.EqualFold(key, "secret"):
-			say("The password does not belong here, where it could be read: put it into the field secret and remove %q.", key)
+		case slices.Contains(keys, key):
+		case slices.Contains(secretKeys, strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(key))):
+			say("Passwords and keys do not belong here, where they could be read: put it into the field secret and remove %q.", key)
 		default:
-			say("%q is not known here. Known are %s.", key, strings.Join(emailConfigKeys, ", "))
+			say("%q is not known here. Known are %s.", key, strings.Join(keys, ", "))
 		}
 	}
 	texts := map[string]string{}
-	for _, key := range emailConfigKeys {
+	for _, key := range keys {
 		value, given := config[key]
 		if key == "port" || !given || value == nil {
 			continue
@@ -317,6 +362,50 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 			texts[key] = text
 		}
 	}
+	if endpoint := texts["endpoint"]; endpoint != "" {
+		if u, err := url.Parse(endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			say(`"endpoint" must be a web address such as https://gateway.example.com; leave it out to use the provider's own.`)
+		}
+	}
+	switch {
+	case ch.Channel() == ChannelSMS:
+		if sid := texts["accountSid"]; !accountSID.MatchString(sid) {
+			say(`"accountSid" is AC and 32 digits or letters from a to f, as Twilio's console shows it.`)
+		}
+		if senderID == "" {
+			say("The field senderId is empty: enter the phone number, sender name or messaging service (MG…) that texts come from.")
+		}
+	case ch == ProviderAPNs:
+		if env := texts["environment"]; env != "" && env != "production" && env != "sandbox" {
+			say(`"environment" is "production" (App Store and TestFlight) or "sandbox" (builds from Xcode).`)
+		}
+		for _, key := range []string{"keyId", "teamId"} {
+			if id := texts[key]; id != "" && !appleID.MatchString(id) {
+				say("%q has ten letters and digits, as Apple's developer account shows it.", key)
+			}
+		}
+		if (texts["keyId"] == "") != (texts["teamId"] == "") {
+			say(`"keyId" and "teamId" belong together: set both for a .p8 key, or none for a certificate.`)
+		}
+		if texts["bundleId"] == "" {
+			say(`"bundleId" is missing: the id of your app, such as com.example.shop.`)
+		}
+	case ch.Channel() == ChannelEmail:
+		wrong = append(wrong, checkMailConfig(config, texts, senderID)...)
+	}
+	return strings.Join(wrong, " ")
+}
+
+var (
+	accountSID = regexp.MustCompile(`^AC[0-9a-fA-F]{32}$`)
+	appleID    = regexp.MustCompile(`^[A-Za-z0-9]{10}$`)
+)
+
+// checkMailConfig returns what is wrong with the config of a mail server beyond
+// its keys and types; texts are its text values.
+func checkMailConfig(config map[string]any, texts map[string]string, senderID string) []string {
+	var wrong []string
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if host, given := texts["host"]; !given && config["host"] == nil || given && host == "" {
 		say(`"host" is missing: the name of the mail server, such as smtp.example.com.`)
 	} else if given && !isHost(host) {
@@ -343,7 +432,7 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 	if name, given := texts["localName"]; given && name != "" && !isHost(name) {
 		say(`"localName" is the name by which this server greets, such as app.example.com.`)
 	}
-	return strings.Join(wrong, " ")
+	return wrong
 }
 
 func sortedKeysOf(m map[string]any) []string {

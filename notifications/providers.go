@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -78,6 +79,10 @@ type ProvidersOptions struct {
 	// per channel. Their secrets are never stored.
 	Environment []ProviderConfig
 
+	// PublicURL returns the address under which the world reaches this server;
+	// see [ProviderConfig.PublicURL]. Nil means that nobody can.
+	PublicURL func() string
+
 	// Enqueue adds a job in the transaction of app; nil means [jobs.Enqueue].
 	Enqueue func(app core.App, args jobs.Args, o jobs.Options) (string, error)
 
@@ -100,8 +105,8 @@ type Providers struct {
 	environment map[string]ProviderConfig // by row id
 
 	mu       sync.Mutex
-	live     map[string]*liveProvider // by row id
-	replaced map[string][]*Gate       // gates of earlier configurations, by row id
+	live     map[lane]*liveProvider
+	replaced map[string][]*Gate // gates of earlier configurations, by row id
 	onResume []func(core.App, ProviderChannel)
 	settings [sha256.Size]byte // of the mail settings that were followed last
 	closed   bool
@@ -117,14 +122,19 @@ type ActiveProvider struct {
 	// email_transactional provider.
 	Channel ProviderChannel
 
-	Provider      Provider
+	Adapter       Adapter
 	RatePerSecond float64
 	Gate          *Gate
 }
 
+// lane is what an adapter of its own is made for: a row, and for Apple one of
+// its two environments, which are different servers that know different tokens.
+type lane struct{ row, environment string }
+
 // liveProvider is an adapter that was made for one configuration of a row.
 type liveProvider struct {
 	ActiveProvider
+	lane    lane
 	print   [sha256.Size]byte
 	updated string
 	secret  string
@@ -145,7 +155,7 @@ func NewProviders(opts ProvidersOptions) *Providers {
 		opts.RecheckMax = time.Hour
 	}
 	p := &Providers{opts: opts, app: opts.App, log: opts.Log, environment: map[string]ProviderConfig{},
-		live: map[string]*liveProvider{}, replaced: map[string][]*Gate{}}
+		live: map[lane]*liveProvider{}, replaced: map[string][]*Gate{}}
 	for _, cfg := range opts.Environment {
 		cfg.ID, cfg.Source = EnvironmentProviderID(cfg.Channel), SourceEnvironment
 		p.environment[cfg.ID] = cfg
@@ -153,22 +163,39 @@ func NewProviders(opts ProvidersOptions) *Providers {
 	return p
 }
 
-// Active returns the provider that serves ch now: the enabled environment row;
-// else the enabled dashboard row that was made last; else, for transactional
-// e-mail, PocketBase's own mail settings. Promotional e-mail goes by the
-// transactional provider as long as there is no row for it, enabled or not.
-// Otherwise no channel stands in for another.
+// Route is what decides which provider a message goes by.
+type Route struct {
+	Channel ProviderChannel
+
+	// App is the bundle or package id of a push target; empty means the
+	// provider's own.
+	App string
+
+	// Environment is production or sandbox, for APNs only; empty means the
+	// provider's own.
+	Environment string
+}
+
+// Active returns the provider that serves a route now: the enabled environment
+// row; else the enabled dashboard row that was made last; else, for
+// transactional e-mail, PocketBase's own mail settings. Promotional e-mail goes
+// by the transactional provider as long as there is no row for it, enabled or
+// not. Otherwise no channel stands in for another.
+//
+// For push a row that names the route's app comes before all others, and one
+// that names another app does not serve it, unless it holds an APNs key: that
+// is good for all apps of a team.
 //
 // Errors: [ErrNoProvider], and [*PausedError] when the one that serves is paused
 // or cannot be used. The next in line does not step in for a paused one: it was
 // not chosen to send these messages.
-func (p *Providers) Active(app core.App, ch ProviderChannel) (*ActiveProvider, error) {
+func (p *Providers) Active(app core.App, route Route) (*ActiveProvider, error) {
 	rows, err := p.rows(app)
 	if err != nil {
 		return nil, err
 	}
 	p.retireGone(rows)
-	row := choose(rows, ch)
+	row := choose(rows, route)
 	if row == nil {
 		return nil, ErrNoProvider
 	}
@@ -180,7 +207,22 @@ func (p *Providers) Active(app core.App, ch ProviderChannel) (*ActiveProvider, e
 	if other := sameSender(rows, row); other != nil {
 		return nil, &PausedError{ProviderID: row.id, Reason: sameSenderSentence(row.senderID, other)}
 	}
-	return p.activate(app, row)
+	return p.activate(app, row, route)
+}
+
+// smsSenders reports whether the SMS channel ch has an enabled provider, and
+// whether the other one has.
+func (p *Providers) smsSenders(app core.App, ch ProviderChannel) (ours, other bool, err error) {
+	rows, err := p.rows(app)
+	if err != nil {
+		return false, false, err
+	}
+	for _, row := range rows {
+		if row.enabled && row.channel.Channel() == ChannelSMS {
+			ours, other = ours || row.channel == ch, other || row.channel != ch
+		}
+	}
+	return ours, other, nil
 }
 
 func orSentence(reason string) string {
@@ -192,7 +234,7 @@ func orSentence(reason string) string {
 
 // activate returns the live adapter of a row, making it when there is none for
 // its present configuration.
-func (p *Providers) activate(app core.App, row *providerRow) (*ActiveProvider, error) {
+func (p *Providers) activate(app core.App, row *providerRow, route Route) (*ActiveProvider, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -202,17 +244,21 @@ func (p *Providers) activate(app core.App, row *providerRow) (*ActiveProvider, e
 	if err != nil {
 		return nil, &PausedError{ProviderID: row.id, Reason: row.sentence(err.Error())}
 	}
-	live := p.live[row.id]
+	key := lane{row: row.id}
+	if row.channel == ProviderAPNs {
+		key.environment = orElse(route.Environment, row.settings().environment())
+	}
+	live := p.live[key]
 	// Another goroutine may have read a later version of the row meanwhile.
 	if live == nil || live.print != print && live.updated <= row.updated {
-		next, err := p.build(app, row, print)
+		next, err := p.build(app, row, key, print)
 		if err != nil {
 			return nil, &PausedError{ProviderID: row.id, Reason: row.sentence(err.Error())}
 		}
 		if live != nil {
 			p.retireLocked(live, ErrProviderChanged)
 		}
-		p.live[row.id] = next
+		p.live[key] = next
 		live = next
 	}
 	active := live.ActiveProvider
@@ -221,45 +267,56 @@ func (p *Providers) activate(app core.App, row *providerRow) (*ActiveProvider, e
 }
 
 // build makes the adapter of a row. The error is one sentence.
-func (p *Providers) build(app core.App, row *providerRow, print [sha256.Size]byte) (*liveProvider, error) {
+func (p *Providers) build(app core.App, row *providerRow, key lane, print [sha256.Size]byte) (*liveProvider, error) {
 	cfg, err := p.config(app, row)
 	if err != nil {
 		return nil, err
 	}
-	provider, err := p.make(cfg)
+	if key.environment != "" {
+		cfg.Config = maps.Clone(cfg.Config)
+		cfg.Config["environment"] = key.environment
+	}
+	adapter, err := p.make(cfg)
 	if err != nil {
 		return nil, err
 	}
 	var limits Limits
-	if l, ok := provider.(Limiter); ok {
+	if l, ok := adapter.(Limiter); ok {
 		limits = l.Limits()
 	}
+	gate := newGate(limits, cfg.RatePerSecond)
+	if teller, ok := adapter.(CapacityTeller); ok {
+		teller.OnCapacity(gate.setCapacity)
+	}
 	return &liveProvider{
-		ActiveProvider: ActiveProvider{ID: row.id, Name: row.name, Channel: row.channel, Provider: provider,
-			RatePerSecond: cfg.RatePerSecond, Gate: newGate(limits, cfg.RatePerSecond)},
-		print: print, updated: row.updated, secret: cfg.Secret,
+		ActiveProvider: ActiveProvider{ID: row.id, Name: row.name, Channel: row.channel, Adapter: adapter,
+			RatePerSecond: cfg.RatePerSecond, Gate: gate},
+		lane: key, print: print, updated: row.updated, secret: cfg.Secret,
 	}, nil
 }
 
 // make calls the factory. The error is one sentence without the secret.
-func (p *Providers) make(cfg ProviderConfig) (Provider, error) {
+func (p *Providers) make(cfg ProviderConfig) (Adapter, error) {
 	factory := p.opts.Factories[cfg.Channel]
 	if factory == nil {
 		return nil, plainError("This version cannot send on the channel " + string(cfg.Channel) + " yet.")
 	}
-	provider, err := factory(cfg)
+	adapter, err := factory(cfg)
 	if err != nil {
 		return nil, plainError(scrub(err.Error(), cfg.Secret))
 	}
-	return provider, nil
+	if !fits(adapter, cfg.Channel) {
+		return nil, plainError("This version has the wrong kind of sender on the channel " + string(cfg.Channel) + ": nothing goes out through it.")
+	}
+	return adapter, nil
 }
 
 // retireGone drops the adapters whose rows were deleted or switched off.
 func (p *Providers) retireGone(rows []*providerRow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id, live := range p.live {
-		if !slices.ContainsFunc(rows, func(r *providerRow) bool { return r.id == id && r.enabled }) {
+	for key, live := range p.live {
+		if !slices.ContainsFunc(rows, func(r *providerRow) bool { return r.id == key.row && r.enabled }) {
 			p.retireLocked(live, ErrProviderChanged)
 		}
 	}
@@ -276,12 +333,10 @@ func (p *Providers) Refresh(app core.App) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, row := range rows {
-		live := p.live[row.id]
-		if live == nil {
-			continue
-		}
-		if print, err := p.print(app, row); err != nil || print != live.print {
-			p.retireLocked(live, ErrProviderChanged)
+		for _, live := range p.liveOf(row.id) {
+			if print, err := p.print(app, row); err != nil || print != live.print {
+				p.retireLocked(live, ErrProviderChanged)
+			}
 		}
 	}
 	return nil
@@ -290,22 +345,46 @@ func (p *Providers) Refresh(app core.App) error {
 func (p *Providers) retire(id string, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if live := p.live[id]; live != nil {
+	for _, live := range p.liveOf(id) {
 		p.retireLocked(live, why)
 	}
+}
+
+// crowded says whether enough batches wait at the gate of a channel's provider to
+// keep it busy.
+func (p *Providers) crowded(ch ProviderChannel) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, live := range p.live {
+		if live.Channel == ch && live.Gate.crowded() {
+			return true
+		}
+	}
+	return false
+}
+
+// liveOf returns the live adapters of a row. The caller holds mu.
+func (p *Providers) liveOf(id string) []*liveProvider {
+	var all []*liveProvider
+	for key, live := range p.live {
+		if key.row == id {
+			all = append(all, live)
+		}
+	}
+	return all
 }
 
 // retireLocked turns new messages away from an adapter and closes it once those
 // in flight have their answer: cutting them off would leave them "not known
 // whether sent". The caller holds mu.
 func (p *Providers) retireLocked(live *liveProvider, why error) {
-	if p.live[live.ID] == live {
-		delete(p.live, live.ID)
+	if p.live[live.lane] == live {
+		delete(p.live, live.lane)
 	}
 	since := time.Now().Add(-staleComplaint)
 	p.replaced[live.ID] = append(slices.DeleteFunc(p.replaced[live.ID], func(g *Gate) bool { return g.idle() && !g.saidConfigBad(since) }), live.Gate)
 	live.Gate.close(why, func() {
-		if c, ok := live.Provider.(Closer); ok {
+		if c, ok := live.Adapter.(Closer); ok {
 			if err := c.Close(); err != nil {
 				p.log.Debug("provider closed with an error", "provider", live.ID, "error", scrub(err.Error(), live.secret))
 			}
@@ -374,8 +453,7 @@ func (p *Providers) complainsOfReplaced(app core.App, row *providerRow) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	since := time.Now().Add(-staleComplaint)
-	live := p.live[row.id]
-	if live != nil {
+	for _, live := range p.liveOf(row.id) {
 		if print, err := p.print(app, row); err != nil || print != live.print {
 			p.retireLocked(live, ErrProviderChanged)
 		} else if live.Gate.saidConfigBad(since) {
@@ -564,23 +642,59 @@ func (p *Providers) row(app core.App, id string) (*providerRow, error) {
 	return newProviderRow(r), nil
 }
 
-// choose returns the row that serves a channel, or nil.
-func choose(rows []*providerRow, ch ProviderChannel) *providerRow {
+// choose returns the row that serves a route, or nil.
+func choose(rows []*providerRow, route Route) *providerRow {
 	var best *providerRow
-	exists := false
+	bestFit, exists := 0, false
 	for _, r := range rows {
-		if r.channel != ch {
+		if r.channel != route.Channel {
 			continue
 		}
 		exists = true
-		if r.enabled && (best == nil || before(r, best)) {
-			best = r
+		fit := r.fit(route)
+		if !r.enabled || fit == 0 {
+			continue
+		}
+		if best == nil || fit > bestFit || fit == bestFit && before(r, best) {
+			best, bestFit = r, fit
 		}
 	}
-	if ch == ProviderEmailPromotional && !exists {
-		return choose(rows, ProviderEmailTransactional)
+	if route.Channel == ProviderEmailPromotional && !exists {
+		return choose(rows, Route{Channel: ProviderEmailTransactional})
 	}
 	return best
+}
+
+// fit says how well a row suits a route of its channel: 0 not at all, more is
+// better.
+func (row *providerRow) fit(route Route) int {
+	if row.channel != ProviderAPNs && row.channel != ProviderFCM {
+		return 1
+	}
+	config, fit := row.settings(), 1
+	if named := config.BundleID + config.PackageName; named != "" && route.App != "" {
+		switch {
+		case named == route.App:
+			fit += 2
+		case row.channel == ProviderAPNs && config.KeyID != "":
+		default:
+			return 0
+		}
+	}
+	if route.Environment != "" && config.environment() == route.Environment {
+		fit++
+	}
+	return fit
+}
+
+// pushSettings are the parts of a push row's config that choose the row.
+type pushSettings struct{ KeyID, BundleID, PackageName, Environment string }
+
+func (s pushSettings) environment() string { return orElse(s.Environment, "production") }
+
+func (row *providerRow) settings() (s pushSettings) {
+	_ = json.Unmarshal([]byte(row.config), &s) // what cannot be read is told when the row is used
+	return s
 }
 
 func before(a, b *providerRow) bool {
@@ -615,6 +729,7 @@ func (p *Providers) config(app core.App, row *providerRow) (ProviderConfig, erro
 			return cfg, plainError("This provider was set by environment variables that this process does not have.")
 		}
 		cfg.Name = row.name
+		cfg.PublicURL = p.publicURL(cfg.Channel)
 		return cfg, nil
 	case SourceSettings:
 		cfg, ok, err := settingsProvider(app)
@@ -624,18 +739,26 @@ func (p *Providers) config(app core.App, row *providerRow) (ProviderConfig, erro
 		return cfg, err
 	}
 	cfg := ProviderConfig{ID: row.id, Name: row.name, Channel: row.channel, Source: row.source,
-		SenderID: row.senderID, RatePerSecond: row.rate}
+		SenderID: row.senderID, RatePerSecond: row.rate, PublicURL: p.publicURL(row.channel), Config: map[string]any{}}
 	if row.config != "" && row.config != "null" {
 		if err := json.Unmarshal([]byte(row.config), &cfg.Config); err != nil {
 			return cfg, plainError(`The config is not a JSON object such as {"host": "smtp.example.com"}.`)
 		}
 	}
-	secret, err := openSecret(p.opts.Box, row.id, row.sealed)
+	secret, err := openSecret(p.opts.Box, row.id, row.channel, row.sealed)
 	if err != nil {
 		return cfg, err
 	}
 	cfg.Secret = secret
 	return cfg, nil
+}
+
+// publicURL is empty for the channels whose providers do not call back.
+func (p *Providers) publicURL(ch ProviderChannel) string {
+	if p.opts.PublicURL == nil || ch.Channel() != ChannelSMS {
+		return ""
+	}
+	return p.opts.PublicURL()
 }
 
 // print tells one configuration of a row from another. The caller need not hold
@@ -651,7 +774,7 @@ func (p *Providers) print(app core.App, row *providerRow) ([sha256.Size]byte, er
 		cfg.Name = ""
 		content = cfg
 	default:
-		content = []any{row.channel, row.config, row.sealed, row.senderID, row.rate}
+		content = []any{row.channel, row.config, row.sealed, row.senderID, row.rate, p.publicURL(row.channel)}
 	}
 	raw, err := json.Marshal(content)
 	if err != nil {

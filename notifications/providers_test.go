@@ -60,14 +60,22 @@ func (s *servers) last() notifications.ProviderConfig {
 	return s.made[len(s.made)-1]
 }
 
-func (s *servers) factory(cfg notifications.ProviderConfig) (notifications.Provider, error) {
+func (s *servers) factory(cfg notifications.ProviderConfig) (notifications.Adapter, error) {
 	if cfg.Config["host"] == "unmakeable" {
 		return nil, fmt.Errorf("the key %s cannot be used", cfg.Secret)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.made = append(s.made, cfg)
-	return &adapter{servers: s, cfg: cfg}, nil
+	base := adapter{servers: s, cfg: cfg}
+	switch cfg.Channel {
+	case notifications.ProviderSMSTransactional:
+		return &transactionalSMS{base}, nil
+	case notifications.ProviderSMSPromotional:
+		return &promotionalSMS{base}, nil
+	default:
+		return &mailAdapter{base}, nil
+	}
 }
 
 type adapter struct {
@@ -75,7 +83,21 @@ type adapter struct {
 	cfg     notifications.ProviderConfig
 }
 
-func (a *adapter) Send(context.Context, *notifications.Message) notifications.Outcome {
+type (
+	mailAdapter      struct{ adapter }
+	transactionalSMS struct{ adapter }
+	promotionalSMS   struct{ adapter }
+)
+
+func (a *transactionalSMS) SendTransactional(context.Context, notifications.TransactionalSMS) notifications.Outcome {
+	return notifications.Outcome{Kind: notifications.Accepted}
+}
+
+func (a *promotionalSMS) SendPromotional(context.Context, notifications.PromotionalSMS) notifications.Outcome {
+	return notifications.Outcome{Kind: notifications.Accepted}
+}
+
+func (a *mailAdapter) Send(context.Context, *notifications.Message) notifications.Outcome {
 	return notifications.Outcome{Kind: notifications.Accepted}
 }
 
@@ -195,7 +217,7 @@ func (r *registry) row(t *testing.T, fields map[string]any) *core.Record {
 		rec.Set("id:autogenerate", "")
 	}
 	if secret := rec.GetString("secret"); secret != "" {
-		sealed, err := testBox(t).Seal("provider:"+rec.Id, []byte(secret))
+		sealed, err := testBox(t).Seal(notifications.SecretPurpose(rec.Id, notifications.ProviderChannel(rec.GetString("channel"))), []byte(secret))
 		require.NoError(t, err)
 		rec.Set("secret", "sealed:"+base64.RawStdEncoding.EncodeToString(sealed))
 	}
@@ -265,7 +287,7 @@ func TestActiveChoice(t *testing.T) {
 				r.save(t, rec)
 			}
 			for ch, want := range tt.want {
-				active, err := r.Active(r.app, ch)
+				active, err := r.Active(r.app, notifications.Route{Channel: ch})
 				if want == "" {
 					require.ErrorIs(t, err, notifications.ErrNoProvider, ch)
 					continue
@@ -283,7 +305,7 @@ func TestActiveWithoutTables(t *testing.T) {
 	require.NoError(t, app.Bootstrap())
 	t.Cleanup(func() { _ = app.ClearBootstrap() })
 	p := notifications.NewProviders(notifications.ProvidersOptions{App: app})
-	_, err := p.Active(app, notifications.ProviderEmailTransactional)
+	_, err := p.Active(app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.ErrorIs(t, err, notifications.ErrNoProvider)
 	require.NoError(t, p.Start(app))
 	require.NoError(t, p.SettingsChanged(app))
@@ -294,7 +316,7 @@ func TestActiveKeepsAnAdapterUntilTheRowChanges(t *testing.T) {
 	r := newRegistry(t)
 	rec := r.row(t, map[string]any{"config": host("one"), "secret": "s3cret-word", "ratePerSecond": 5, "senderId": "a@example.com"})
 
-	first, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	first, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.Equal(t, notifications.ProviderConfig{ID: rec.Id, Name: "A provider", Channel: "email_transactional", Source: "dashboard",
 		Config: map[string]any{"host": "one"}, Secret: "s3cret-word", SenderID: "a@example.com", RatePerSecond: 5}, r.servers.last())
@@ -303,7 +325,7 @@ func TestActiveKeepsAnAdapterUntilTheRowChanges(t *testing.T) {
 	rec.Set("name", "Another name")
 	rec.Set("state", "ok")
 	r.save(t, rec)
-	again, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	again, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.Same(t, first.Gate, again.Gate, "a new name or state needs no new connections")
 	require.Equal(t, "Another name", again.Name)
@@ -311,7 +333,7 @@ func TestActiveKeepsAnAdapterUntilTheRowChanges(t *testing.T) {
 	require.NoError(t, first.Gate.Acquire(t.Context()))
 	rec.Set("config", host("two"))
 	r.save(t, rec)
-	next, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	next, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.NotSame(t, first.Gate, next.Gate)
 	require.Equal(t, "two", r.servers.last().Config["host"])
@@ -330,7 +352,7 @@ func TestActiveKeepsAnAdapterUntilTheRowChanges(t *testing.T) {
 	require.Equal(t, made, closed)
 
 	r.Close()
-	_, err = r.Active(r.app, notifications.ProviderEmailTransactional)
+	_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.ErrorIs(t, err, notifications.ErrNoProvider)
 }
 
@@ -339,7 +361,7 @@ func TestActiveUnusable(t *testing.T) {
 	r := newRegistry(t)
 	unusable := func(t *testing.T, ch notifications.ProviderChannel) string {
 		t.Helper()
-		_, err := r.Active(r.app, ch)
+		_, err := r.Active(r.app, notifications.Route{Channel: ch})
 		var paused *notifications.PausedError
 		require.ErrorAs(t, err, &paused)
 		require.NotContains(t, paused.Reason, "s3cret-word")
@@ -357,7 +379,7 @@ func TestActiveUnusable(t *testing.T) {
 	require.Contains(t, unusable(t, "apns"), "cannot send on the channel apns")
 
 	r.row(t, map[string]any{"channel": "sms_transactional", "senderId": "+49 151 123", "name": "Codes"})
-	_, err := r.Active(r.app, "sms_transactional")
+	_, err := r.Active(r.app, notifications.Route{Channel: "sms_transactional"})
 	require.NoError(t, err)
 	r.row(t, map[string]any{"channel": "sms_promotional", "senderId": "0049151123", "name": "Offers", "enabled": false})
 	require.Contains(t, unusable(t, "sms_transactional"), `is also the sender of "Offers"`)
@@ -367,12 +389,12 @@ func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	rec := r.row(t, map[string]any{"config": host("one"), "secret": "s3cret-word"})
-	active, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	active, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 
 	for range 2 { // idempotent
 		require.NoError(t, r.Pause(r.app, rec.Id, "535 refused the login with s3cret-word."))
-		_, err = r.Active(r.app, notifications.ProviderEmailTransactional)
+		_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 		var paused *notifications.PausedError
 		require.ErrorAs(t, err, &paused)
 		require.Equal(t, rec.Id, paused.ProviderID)
@@ -383,7 +405,7 @@ func TestPauseAndResume(t *testing.T) {
 	require.Equal(t, "535 refused the login with ….", stored.GetString("stateReason"))
 	var paused *notifications.PausedError
 	require.ErrorAs(t, active.Gate.Acquire(t.Context()), &paused, "those who wait learn of it")
-	_, err = r.Active(r.app, notifications.ProviderEmailPromotional)
+	_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailPromotional})
 	require.ErrorAs(t, err, &paused, "promotional mail goes by the same one")
 
 	require.NoError(t, r.MarkOK(r.app, rec.Id))
@@ -399,7 +421,7 @@ func TestPauseAndResume(t *testing.T) {
 	require.Equal(t, "ok", r.app.Reload(rec).GetString("state"))
 	require.Empty(t, r.app.Reload(rec).GetString("stateReason"))
 	require.ElementsMatch(t, []notifications.ProviderChannel{"email_transactional", "email_promotional"}, r.resumedChannels())
-	_, err = r.Active(r.app, notifications.ProviderEmailTransactional)
+	_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 }
 
@@ -426,7 +448,7 @@ func TestMarkWritesOnlyNews(t *testing.T) {
 	}
 	require.Equal(t, 2, writes)
 	require.Equal(t, [2]string{"failing", "The server cannot be reached."}, state())
-	_, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	_, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err, "failing is not paused")
 	require.NoError(t, r.MarkOK(r.app, rec.Id))
 	require.Equal(t, [2]string{"ok", ""}, state())
@@ -451,7 +473,7 @@ func TestPauseIgnoresComplaintsAboutAFormerConfiguration(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	rec := r.row(t, map[string]any{"config": host("wrong")})
-	former, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	former, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.NoError(t, former.Gate.Acquire(t.Context()))
 
@@ -460,7 +482,7 @@ func TestPauseIgnoresComplaintsAboutAFormerConfiguration(t *testing.T) {
 	former.Gate.Release(notifications.Outcome{Kind: notifications.ConfigBad})
 	require.NoError(t, r.Pause(r.app, rec.Id, "Wrong password."))
 	require.Empty(t, r.app.Reload(rec).GetString("state"))
-	next, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	next, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	n, err := jobsOfKind(r.app, "provider.resumed")
 	require.NoError(t, err)
@@ -493,7 +515,7 @@ func TestPauseRollsBackWithItsTransaction(t *testing.T) {
 	n, err := jobsOfKind(r.app, "provider.recheck")
 	require.NoError(t, err)
 	require.Zero(t, n)
-	_, err = r.Active(r.app, notifications.ProviderEmailTransactional)
+	_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 }
 
@@ -647,11 +669,11 @@ func TestTwoProcessesOnOneFolder(t *testing.T) {
 	t.Cleanup(two.Close)
 
 	rec := one.row(t, map[string]any{"config": host("one"), "secret": "s3cret-word"})
-	active, err := two.Active(app, notifications.ProviderEmailTransactional)
+	active, err := two.Active(app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.NoError(t, one.Pause(one.app, rec.Id, "Wrong password."))
 	var paused *notifications.PausedError
-	_, err = two.Active(app, notifications.ProviderEmailTransactional)
+	_, err = two.Active(app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.ErrorAs(t, err, &paused)
 	require.ErrorAs(t, active.Gate.Acquire(t.Context()), &paused)
 
@@ -659,7 +681,7 @@ func TestTwoProcessesOnOneFolder(t *testing.T) {
 	rec.Set("state", "ok")
 	rec.Set("config", host("two"))
 	one.save(t, rec)
-	_, err = two.Active(app, notifications.ProviderEmailTransactional)
+	_, err = two.Active(app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.Equal(t, "two", servers.last().Config["host"])
 }
@@ -672,12 +694,12 @@ func TestActiveConcurrently(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 50 {
-				active, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+				active, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 				if err != nil {
 					panic(err)
 				}
 				if active.Gate.Acquire(t.Context()) == nil {
-					active.Provider.Send(t.Context(), nil)
+					active.Adapter.(notifications.Provider).Send(t.Context(), nil)
 					active.Gate.Release(notifications.Outcome{Kind: notifications.Accepted})
 				}
 			}
@@ -688,7 +710,7 @@ func TestActiveConcurrently(t *testing.T) {
 		r.save(t, rec)
 	}
 	wg.Wait()
-	active, err := r.Active(r.app, notifications.ProviderEmailTransactional)
+	active, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.NoError(t, err)
 	require.NoError(t, active.Gate.Acquire(t.Context()))
 	active.Gate.Release(notifications.Outcome{})

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -62,13 +63,6 @@ func (e FieldErrors) orNil() error {
 	return e
 }
 
-// knownOptions are the keys of the options field. Those of channels that are
-// not built yet are accepted so that a saved notification stays valid.
-var knownOptions = map[string]bool{
-	"collapseId": true, "ttl": true, "priority": true, "badge": true, "sound": true, "silent": true,
-	"ignoreQuietHours": true, "apns": true, "fcm": true, "webpush": true,
-}
-
 // Check refuses what is wrong with a notification whatever is done with it.
 // The error is [FieldErrors] when the owner can mend it.
 func (n *Notification) Check(app core.App, now time.Time) error {
@@ -84,11 +78,7 @@ func (n *Notification) Check(app core.App, now time.Time) error {
 			errs.add(field, "not_an_object", `This must be a JSON object, such as {"key": "value"}.`)
 		}
 	}
-	for key := range n.jsonObject("options") {
-		if !knownOptions[key] {
-			errs.add("options", "unknown_option", fmt.Sprintf("%q is not an option. Known ones: %s.", key, strings.Join(sortedKeys(knownOptions), ", ")))
-		}
-	}
+	errs.checkOptions(n.jsonObject("options"))
 	if expires := n.ExpiresAt(); !expires.IsZero() {
 		switch {
 		case !now.Before(expires) && n.Status() == StatusDraft:
@@ -98,10 +88,15 @@ func (n *Notification) Check(app core.App, now time.Time) error {
 		}
 	}
 	if n.Template() == "" {
-		if _, err := Compile(n.ownContent()); err != nil {
-			if err := errs.addTemplate(err); err != nil {
-				return err
-			}
+		compiled, err := Compile(n.ownContent())
+		if err != nil {
+			err = errs.addTemplate(err)
+		} else if s := n.Status(); s == StatusDraft || s == StatusScheduled {
+			// Not later: what was sent can be paused and cancelled whatever became of a field.
+			err = errs.addUnknownFields(app, compiled)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if audience := n.Audience(); audience.Kind == AudienceFilter && strings.TrimSpace(audience.Filter) != "" {
@@ -138,7 +133,7 @@ func (n *Notification) CheckFrozen() error {
 	before := n.Original()
 	for _, field := range contentFields {
 		if n.GetString(field) != before.GetString(field) {
-			errs.add(field, "already_sent", "This notification was already sent, so it can not be changed. Make a copy and change that.")
+			errs.add(field, "already_sent", "This notification was already sent, so it cannot be changed. Duplicate it and change the copy.")
 		}
 	}
 	return errs.orNil()
@@ -174,8 +169,10 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		case StatusDraft, StatusScheduled:
 		case StatusPaused:
 			return refuse("It is paused: set the action to resume.")
+		case StatusCancelled:
+			return refuse("It was cancelled. To send it after all, duplicate it and send the copy.")
 		default:
-			return refuse("It was already sent. To send it again, make a copy.")
+			return refuse("It was already sent. To send it again, duplicate it and send the copy.")
 		}
 		if err := n.prepareSend(txApp, now, action == ActionSend); err != nil {
 			return nil, err
@@ -195,6 +192,7 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		}
 		n.SetStatus(StatusPaused)
 		n.SetStatusReason("Paused by its owner. Set the action to resume to go on.")
+		stopsWith(txApp)
 		return nothing, nil
 	case ActionResume:
 		if status != StatusPaused {
@@ -230,6 +228,7 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		n.SetStatus(StatusCancelled)
 		n.SetStatusReason("Cancelled by its owner. What had already gone out stays sent.")
 		n.Set("finishedAt", now)
+		stopsWith(txApp)
 		return func() error {
 			_, err := jobs.Enqueue(txApp, CancelArgs{n.Id}, jobs.Options{RequestID: n.RequestID()})
 			return err
@@ -262,7 +261,7 @@ func (n *Notification) prepareSend(app core.App, now time.Time, asked bool) erro
 	}
 	if asked && (audience.Kind == AudienceEveryone || people > confirmFrom) && n.Trigger() == "" && n.ConfirmRecipients() != people {
 		errs.add("confirmRecipients", "confirm_recipients",
-			fmt.Sprintf("This goes to %d people. If that is right, enter %d here and send again.", people, people))
+			fmt.Sprintf("This goes to %s. If that is right, enter %d here and send again.", countPeople(people), people))
 	}
 	if compiled != nil && len(errs) == 0 {
 		if err := n.trySample(app, audience, snapshot, compiled, errs); err != nil {
@@ -277,11 +276,11 @@ func (n *Notification) prepareSend(app core.App, now time.Time, asked bool) erro
 }
 
 func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, *Compiled, error) {
-	s := Snapshot{Content: n.ownContent(), Variables: n.Variables(), Kind: KindTransactional}
+	s := Snapshot{Content: n.ownContent(), Variables: n.Variables(), Kind: KindTransactional, Options: n.Options()}
 	settings := app.Settings()
 	s.AppName, s.AppURL = settings.Meta.AppName, settings.Meta.AppURL
 
-	categoryID := n.Category()
+	categoryID, templateCategoryID := n.Category(), ""
 	if n.Template() != "" {
 		template, err := app.FindRecordById(CollectionTemplates, n.Template())
 		if errors.Is(err, sql.ErrNoRows) {
@@ -299,7 +298,8 @@ func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, 
 			content.Data = data
 		}
 		s.Content = content
-		categoryID = orElse(categoryID, template.GetString("category"))
+		templateCategoryID = template.GetString("category")
+		categoryID = orElse(categoryID, templateCategoryID)
 	}
 	category, err := findCategory(app, categoryID)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -311,11 +311,24 @@ func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, 
 	}
 	s.Category, s.CategoryKey = category.Id, category.GetString("key")
 	s.Kind, s.CanOptOut = Kind(category.GetString("kind")), category.GetBool("canOptOut")
+	if s.Kind == KindTransactional && templateCategoryID != "" && templateCategoryID != category.Id {
+		other, err := findCategory(app, templateCategoryID)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return s, nil, err
+		case Kind(other.GetString("kind")) != KindTransactional:
+			errs.add("category", "template_promotional", fmt.Sprintf("The template is promotional (its category is %q), so the message cannot be transactional: leave the category empty, or choose a promotional one.",
+				other.GetString("name")))
+		}
+	}
 	if s.CategoryKey == CategoryAccount {
 		errs.add("category", "reserved", "This category is for sign-in mails, whose content is never kept: choose another one.")
 	}
 
-	if strings.TrimSpace(s.Content.Title) == "" && strings.TrimSpace(s.Content.Body) == "" {
+	// A silent push wakes the app and shows nothing.
+	silent := s.Options.Silent && slices.Equal(n.Channels(), []Channel{ChannelPush})
+	if !silent && strings.TrimSpace(s.Content.Title) == "" && strings.TrimSpace(s.Content.Body) == "" {
 		errs.add("title", "required", "Write a title or a text, or choose a template.")
 		return s, nil, nil
 	}
@@ -363,7 +376,7 @@ func (n *Notification) trySample(app core.App, audience Audience, s Snapshot, co
 	}
 	vars := baseVars(n, s)
 	vars["user"] = userVars(user)
-	if _, err := compiled.Render(vars); err != nil {
+	if _, err := compiled.Render(vars, ""); err != nil {
 		if n.Template() != "" {
 			return errs.addError("template", err)
 		}
@@ -398,11 +411,9 @@ func (n *Notification) Create(app core.App) error {
 	return nil
 }
 
-func sortedKeys(m map[string]bool) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
+func countPeople(n int64) string {
+	if n == 1 {
+		return "1 person"
 	}
-	sort.Strings(keys)
-	return keys
+	return fmt.Sprintf("%d people", n)
 }

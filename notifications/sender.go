@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -42,6 +44,10 @@ type SenderOptions struct {
 	// for ten minutes, for a developer to read; only in the local environment.
 	ShowAccountMails bool
 
+	// PromotionalSMS lets promotional SMS leave in production. It stays off as long
+	// as consent and quiet hours are not in force.
+	PromotionalSMS bool
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -62,6 +68,7 @@ type Sender struct {
 	counter *counter
 	shown   *shownMails
 	batches keyedLocks
+	reading sync.Mutex // see readPushTargets
 }
 
 // NewSender returns a sender that can enqueue. [Sender.Start] lets it send.
@@ -134,8 +141,9 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	if err != nil {
 		return err
 	}
+	// 'pending' stands in the text: only so does SQLite use the index of those.
 	query := app.DB().Select("notification").Distinct(true).From(deliveries).
-		Where(dbx.HashExp{"channel": string(channel), "status": string(DeliveryPending)})
+		Where(dbx.NewExp("[[status]] = 'pending'")).AndWhere(dbx.HashExp{"channel": string(channel)})
 	if kind := ch.Kind(); kind != "" {
 		query.AndWhere(dbx.HashExp{"kind": string(kind)})
 	}
@@ -213,6 +221,18 @@ type deliveryRow struct {
 	NextAttemptAt string `db:"nextAttemptAt"`
 	Created       string `db:"created"`
 	RequestID     string `db:"requestId"`
+	Batch         int    `db:"batch"`
+
+	// What follows is only known of a row that is made here.
+	Target, Category, Address, Reason, Explanation, ResendOf string
+
+	// device and person are set when they were read with the row.
+	device *deviceRow
+	person *recipient
+
+	// unstored is true until the delivery is a row of the table. Only the ledger
+	// changes it while the delivery is on its way.
+	unstored bool
 }
 
 // mayRepeat says whether a message may go out twice after a crash: a push is
@@ -226,7 +246,7 @@ func (s *Sender) findDeliveries(where dbx.Expression, limit int) ([]*deliveryRow
 	}
 	var rows []*deliveryRow
 	err = s.app.ConcurrentDB().
-		Select("id", "notification", "user", "device", "channel", "kind", "status", "attempts", "nextAttemptAt", "created", "requestId").
+		Select("id", "notification", "user", "device", "channel", "kind", "status", "attempts", "nextAttemptAt", "created", "requestId", "batch").
 		From(table).Where(where).OrderBy("nextAttemptAt", "id").Limit(int64(limit)).All(&rows)
 	if err != nil {
 		return nil, fmt.Errorf("find deliveries: %w", err)
@@ -244,8 +264,12 @@ func (w batchWorker) Work(ctx context.Context, job *jobs.Job[BatchArgs]) error {
 	defer w.s.counter.touch(job.Args.Notification)
 	for {
 		again, err := w.s.sendBatch(ctx, job.Args)
-		if err != nil || !again {
+		if err != nil {
 			return err
+		}
+		if !again {
+			w.s.counter.ended(job.Args.Notification, job.Args.Batch)
+			return nil
 		}
 	}
 }
@@ -260,6 +284,16 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	if err != nil {
 		return false, err
 	}
+	if s.crowded(n, args.Channel) {
+		return false, jobs.Snooze(crowdedWait + rand.N(crowdedWait))
+	}
+	planned, err := s.findPlanned(args.Notification, args.Batch)
+	if err != nil {
+		return false, err
+	}
+	if planned != nil {
+		return s.sendPlanned(ctx, n, planned)
+	}
 	if st := n.Status(); st != StatusSending && st != StatusQueued {
 		return false, nil // what is pending is asked for again when it resumes
 	}
@@ -272,25 +306,25 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 		return false, nil
 	}
 	now := s.now()
-	var stored waitGroup
+	var stored sync.WaitGroup
 	interrupted := false
 	for _, row := range rows {
 		if row.Status == string(DeliverySending) {
 			interrupted = true
-			stored.add(s.ledger.finish(row.ID, interruptedResult(row)))
+			s.ledger.finish(row, interruptedResult(row), &stored)
 		}
 	}
 	if interrupted {
-		stored.wait()
+		s.ledger.await(&stored)
 		return true, nil
 	}
 
 	if expires := n.ExpiresAt(); !expires.IsZero() && !now.Before(expires) {
 		for _, row := range rows {
-			stored.add(s.ledger.finish(row.ID, result{Status: DeliverySkipped, Reason: ReasonExpired,
-				Explanation: "The notification's expiry time passed before this message could go out."}))
+			s.ledger.finish(row, &result{Status: DeliverySkipped, Reason: ReasonExpired,
+				Explanation: "The notification's expiry time passed before this message could go out."}, &stored)
 		}
-		stored.wait()
+		s.ledger.await(&stored)
 		return false, s.markExpired(n.Id)
 	}
 
@@ -302,12 +336,60 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	if err != nil {
 		return false, err
 	}
-	s.counter.touch(n.Id)
+	return s.afterPass(ctx, args, pass)
+}
+
+// crowdedWait is about how long a batch stays away from a provider that has enough
+// of them.
+const crowdedWait = 4 * time.Second
+
+// crowded says whether enough batches wait for the provider of a batch already.
+// One more would only hold a worker that another channel could use: a telephone
+// carrier takes a text a second, and must not stop everybody's mail.
+func (s *Sender) crowded(n *Notification, channel Channel) bool {
+	if channel != ChannelEmail && channel != ChannelSMS {
+		return false
+	}
+	snapshot, err := n.Snapshot()
+	return err == nil && s.providers.crowded(providerChannel(channel, snapshot.Kind))
+}
+
+// sendPlanned works a batch whose deliveries are no rows yet. A push becomes a
+// row with its first result; whatever else there is becomes one before anything
+// leaves, or before it waits.
+func (s *Sender) sendPlanned(ctx context.Context, n *Notification, planned *plannedBatch) (again bool, err error) {
+	rows, err := s.buildRows(n, planned)
+	if err != nil {
+		return false, err
+	}
+	expires := n.ExpiresAt()
+	st := n.Status()
+	if planned.Channel != ChannelPush || st != StatusSending && st != StatusQueued || !expires.IsZero() && !s.now().Before(expires) {
+		return true, s.storeRows(planned, rows)
+	}
+	due := slices.DeleteFunc(slices.Clone(rows), func(row *deliveryRow) bool { return row.Status != string(DeliveryPending) })
+	var pass passResult
+	if len(due) > 0 {
+		if pass, err = s.sendRows(ctx, n, due); err != nil {
+			return false, errors.Join(err, s.storeRows(planned, rows))
+		}
+	}
+	if err := s.storeRows(planned, rows); err != nil {
+		return false, err
+	}
+	return s.afterPass(ctx, BatchArgs{n.Id, planned.Batch, planned.Channel}, pass)
+}
+
+// afterPass decides what comes after a pass over a batch.
+func (s *Sender) afterPass(ctx context.Context, args BatchArgs, pass passResult) (again bool, err error) {
+	s.counter.touch(args.Notification)
 	switch {
-	case pass.paused != nil:
-		return false, s.pauseFor(n.Id, pass.paused)
+	case pass.stopped != "":
+		return false, s.pauseFor(args.Notification, pass.stopped, false)
 	case ctx.Err() != nil:
 		return false, ctx.Err()
+	case pass.paused != "":
+		return false, s.waitForProvider(args, pass)
 	case pass.down > 0:
 		return false, jobs.Snooze(pass.down)
 	default:
@@ -315,13 +397,29 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	}
 }
 
+// waitForProvider ends a pass in which a provider was paused. The rest of the
+// batch, which goes by other providers, is tried again at its time; when there
+// is none, the batch is asked for again once the provider works.
+func (s *Sender) waitForProvider(args BatchArgs, pass passResult) error {
+	rows, err := s.findDeliveries(dbx.HashExp{"notification": args.Notification, "batch": args.Batch, "status": string(DeliveryPending)}, 2*pageSize)
+	if err != nil {
+		return err
+	}
+	others := slices.DeleteFunc(rows, func(row *deliveryRow) bool { return pass.waiting[row.ID] })
+	if len(others) == 0 {
+		return s.pauseFor(args.Notification, pass.paused, true)
+	}
+	_, wait := splitDue(others, s.now())
+	return jobs.Snooze(max(wait, pass.down, time.Second))
+}
+
 // interruptedResult is what becomes of a row that was being handed over when
 // its process ended.
-func interruptedResult(row *deliveryRow) result {
+func interruptedResult(row *deliveryRow) *result {
 	if row.mayRepeat() {
-		return result{Status: DeliveryPending}
+		return &result{Status: DeliveryPending}
 	}
-	return result{Status: DeliveryUnknown, Reason: ReasonInterrupted,
+	return &result{Status: DeliveryUnknown, Reason: ReasonInterrupted,
 		Explanation: "The server stopped while this message was being handed over, so it is not known whether it was sent. It is not sent again by itself."}
 }
 
@@ -354,16 +452,10 @@ func (s *Sender) markExpired(id string) error {
 	})
 }
 
-// pauseCause is why a notification cannot go on.
-type pauseCause struct {
-	sentence   string
-	byProvider bool // it goes on by itself when the provider is repaired
-}
-
 // pauseFor stores why a notification's messages cannot go out. A provider that
-// is paused holds only its own channel: the status stays "sending" until the
+// is paused holds only what goes by it: the status stays "sending" until the
 // counter finds that nothing else is under way (see [Sender.held]).
-func (s *Sender) pauseFor(id string, cause *pauseCause) error {
+func (s *Sender) pauseFor(id, sentence string, byProvider bool) error {
 	return s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
 		if err != nil {
@@ -372,8 +464,8 @@ func (s *Sender) pauseFor(id string, cause *pauseCause) error {
 		if st := n.Status(); st != StatusSending && st != StatusQueued {
 			return nil
 		}
-		n.SetStatusReason(cause.sentence)
-		if !cause.byProvider {
+		n.SetStatusReason(sentence)
+		if !byProvider {
 			n.SetStatus(StatusPaused)
 		}
 		return txApp.SaveNoValidateWithContext(AsServer(context.Background()), n)
@@ -383,26 +475,15 @@ func (s *Sender) pauseFor(id string, cause *pauseCause) error {
 // held says whether all that is pending of a notification waits for paused
 // providers, and why.
 func (s *Sender) held(app core.App, id string) (sentence string, held bool) {
-	table, err := tableName(app, CollectionDeliveries)
-	if err != nil {
+	if planned, err := s.findPlanned(id, -1); err != nil || planned != nil {
+		return "", false // its job will find out
+	}
+	routes, err := s.waitingRoutes(app, id)
+	if err != nil || len(routes) == 0 {
 		return "", false
 	}
-	var waiting []struct {
-		Channel string `db:"channel"`
-		Kind    string `db:"kind"`
-		Status  string `db:"status"`
-	}
-	err = app.DB().Select("channel", "kind", "status").Distinct(true).From(table).
-		Where(dbx.HashExp{"notification": id, "status": []any{string(DeliveryPending), string(DeliverySending)}}).All(&waiting)
-	if err != nil || len(waiting) == 0 {
-		return "", false
-	}
-	for _, w := range waiting {
-		ch := providerChannel(Channel(w.Channel), Kind(w.Kind))
-		if ch == "" || w.Status == string(DeliverySending) {
-			return "", false
-		}
-		_, err := s.providers.Active(app, ch)
+	for _, route := range routes {
+		_, err := s.providers.Active(app, route)
 		var paused *PausedError
 		if !errors.As(err, &paused) {
 			return "", false
@@ -412,10 +493,62 @@ func (s *Sender) held(app core.App, id string) (sentence string, held bool) {
 	return sentence, true
 }
 
+// waitingRoutes returns the ways by which what is pending of a notification
+// would go; none when something is being handed over or needs no provider.
+func (s *Sender) waitingRoutes(app core.App, id string) ([]Route, error) {
+	table, err := tableName(app, CollectionDeliveries)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := tableName(app, CollectionDevices)
+	if err != nil {
+		return nil, err
+	}
+	var waiting []struct {
+		Channel string `db:"channel"`
+		Kind    string `db:"kind"`
+		Status  string `db:"status"`
+		deviceRow
+	}
+	err = app.DB().NewQuery("SELECT DISTINCT d.[[channel]], d.[[kind]], d.[[status]], COALESCE(v.[[pushService]], '') AS [[pushService]]," +
+		" COALESCE(v.[[app]], '') AS [[app]], COALESCE(v.[[environment]], '') AS [[environment]] FROM {{" + table + "}} d LEFT JOIN {{" + devices +
+		"}} v ON d.[[device]] <> '' AND v.[[id]] = d.[[device]] WHERE d.[[notification]] = {:id} AND d.[[status]] IN ('pending', 'sending')").
+		Bind(dbx.Params{"id": id}).All(&waiting)
+	if err != nil {
+		return nil, fmt.Errorf("find what is pending of notification %s: %w", id, err)
+	}
+	var routes []Route
+	for _, w := range waiting {
+		route := w.route()
+		if Channel(w.Channel) != ChannelPush {
+			route = Route{Channel: providerChannel(Channel(w.Channel), Kind(w.Kind))}
+		}
+		if route.Channel == "" || w.Status == string(DeliverySending) {
+			return nil, nil
+		}
+		routes = append(routes, route)
+	}
+	return routes, nil
+}
+
 // passResult is what one pass over rows found about all of them.
 type passResult struct {
-	paused *pauseCause
-	down   time.Duration // the provider cannot be reached: how long to wait
+	stopped string          // why the notification stops for its owner to look at
+	paused  string          // why a provider was paused
+	waiting map[string]bool // the deliveries that wait for a paused provider, by id
+	down    time.Duration   // a provider cannot be reached: how long to wait
+}
+
+// join adds what was found about the messages of another route.
+func (p *passResult) join(other passResult) {
+	p.stopped = orElse(p.stopped, other.stopped)
+	p.paused = orElse(p.paused, other.paused)
+	p.down = max(p.down, other.down)
+	if p.waiting == nil {
+		p.waiting = other.waiting
+		return
+	}
+	maps.Copy(p.waiting, other.waiting)
 }
 
 // sendRows hands over rows of one channel of one notification.
@@ -428,7 +561,7 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 	if err != nil {
 		// It compiled when it was sent: the fault is ours or the data's, and it
 		// is the same for everybody.
-		return passResult{paused: &pauseCause{sentence: err.Error()}}, nil
+		return passResult{stopped: err.Error()}, nil
 	}
 	items, stored, err := s.prepare(n, snapshot, compiled, rows)
 	if err != nil {
@@ -436,67 +569,53 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 	}
 	if Channel(rows[0].Channel) == ChannelInbox {
 		err := s.deliverInbox(ctx, items)
-		stored.wait()
+		s.ledger.await(stored)
 		return passResult{}, err
 	}
-	pass := s.handOverAll(ctx, items, stored)
-	return pass, nil
+	return s.handOverAll(ctx, items, stored)
 }
 
 // item is one message ready to be handed over.
 type item struct {
-	row *deliveryRow
-	msg *Message
+	row   *deliveryRow
+	msg   *Message
+	route Route
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
 // once; stored collects what is on its way to the database.
-func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow) ([]item, *waitGroup, error) {
-	users, err := UsersCollection(s.app)
+func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow) ([]item, *sync.WaitGroup, error) {
+	people, err := s.peopleOf(rows, compiled)
 	if err != nil {
 		return nil, nil, err
-	}
-	ids := make([]string, 0, len(rows))
-	seen := map[string]bool{}
-	for _, row := range rows {
-		if !seen[row.User] {
-			seen[row.User] = true
-			ids = append(ids, row.User)
-		}
-	}
-	records, err := s.app.FindRecordsByIds(users, ids)
-	if err != nil {
-		return nil, nil, fmt.Errorf("find recipients: %w", err)
-	}
-	byID := make(map[string]*core.Record, len(records))
-	for _, r := range records {
-		byID[r.Id] = r
 	}
 	channel := Channel(rows[0].Channel)
-	addresses, err := s.addresses(channel, rows, byID)
+	targets, err := s.targets(channel, rows, people)
 	if err != nil {
 		return nil, nil, err
 	}
-	blocked, err := s.findBlocked(channel, snapshot, rows, addresses)
+	blocked, err := s.findBlocked(channel, snapshot, rows, targets)
 	if err != nil {
 		return nil, nil, err
 	}
 
-	stored := &waitGroup{}
+	stored := &sync.WaitGroup{}
 	items := make([]item, 0, len(rows))
 	finish := func(row *deliveryRow, status DeliveryStatus, reason, explanation string) {
-		stored.add(s.ledger.finish(row.ID, result{Status: status, Reason: reason, Explanation: explanation}))
+		s.ledger.finish(row, &result{Status: status, Reason: reason, Explanation: explanation}, stored)
 	}
 	base := baseVars(n, snapshot)
+	vars := maps.Clone(base)
+	push := snapshot.Options.push(n.Id, s.now(), n.ExpiresAt())
 	maxAge := s.opts.Retry.MaxAge
 	for _, row := range rows {
-		user := byID[row.User]
-		address := addresses[row.ID]
+		user := people[row.User]
+		to := targets[row.ID]
 		switch block, isBlocked := blocked[row.ID]; {
 		case user == nil:
 			finish(row, DeliverySkipped, ReasonRecipientGone, "This person was deleted before the message went out.")
 			continue
-		case channel != ChannelInbox && address == "":
+		case channel != ChannelInbox && to.address == "":
 			finish(row, DeliverySkipped, ReasonNoAddress, "This person has no address on this channel any more.")
 			continue
 		case isBlocked:
@@ -506,19 +625,43 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
 			continue
 		}
-		vars := make(map[string]any, len(base)+1)
-		for k, v := range base {
-			vars[k] = v
+		if compiled.loops() {
+			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
-		vars["user"] = userVars(user)
-		rendered, err := compiled.Render(vars)
+		vars["user"] = user.Vars
+		rendered, err := compiled.Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		items = append(items, item{row, newMessage(n, snapshot, row, user, address, rendered)})
+		items = append(items, item{row, newMessage(n, snapshot, push, row, user, to, rendered), to.route})
 	}
 	return items, stored, nil
+}
+
+// peopleOf returns the people of rows, by id. Those that were read together with
+// the rows are not read again.
+func (s *Sender) peopleOf(rows []*deliveryRow, texts *Compiled) (map[string]*recipient, error) {
+	people := make(map[string]*recipient, len(rows))
+	missing := make([]string, 0, len(rows))
+	for _, row := range rows {
+		if _, seen := people[row.User]; seen {
+			continue
+		}
+		people[row.User] = row.person
+		if row.person == nil {
+			missing = append(missing, row.User)
+		}
+	}
+	if len(missing) == 0 {
+		return people, nil
+	}
+	found, err := findRecipients(s.app, missing, texts)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(people, found)
+	return people, nil
 }
 
 func baseVars(n *Notification, snapshot Snapshot) map[string]any {
@@ -531,73 +674,96 @@ func baseVars(n *Notification, snapshot Snapshot) map[string]any {
 	return vars
 }
 
-func newMessage(n *Notification, snapshot Snapshot, row *deliveryRow, user *core.Record, address string, r *Rendered) *Message {
+func newMessage(n *Notification, snapshot Snapshot, push *Push, row *deliveryRow, user *recipient, to target, r *Rendered) *Message {
 	m := &Message{
 		DeliveryID: row.ID, NotificationID: n.Id, RequestID: row.RequestID,
 		Channel: Channel(row.Channel), Kind: snapshot.Kind,
-		Target: Target{UserID: user.Id, Address: address, Name: user.GetString("name")},
+		Target: Target{UserID: user.ID, Address: to.address, Name: user.Name},
 		Title:  r.Title, Body: r.Body, Image: r.Image, Link: r.Link, Data: r.Data,
 	}
-	if m.Channel == ChannelEmail {
+	switch m.Channel {
+	case ChannelEmail:
 		m.Email = &Email{Subject: r.EmailSubject, Text: r.EmailText, HTML: r.EmailHTML}
-	}
-	if m.Channel == ChannelSMS && r.SMSBody != "" {
-		m.Body = r.SMSBody
+	case ChannelSMS:
+		m.Body = orElse(r.SMSBody, orElse(r.Body, r.Title))
+	case ChannelPush:
+		m.Target.Device = &Device{ID: to.device.ID, Platform: to.device.Platform, App: to.device.App,
+			Environment: to.device.Environment}
+		m.Push = push
 	}
 	return m
 }
 
-// addresses returns the current address of each row: the one a person has now,
-// not the one they had when the notification was planned.
-func (s *Sender) addresses(channel Channel, rows []*deliveryRow, users map[string]*core.Record) (map[string]string, error) {
-	out := make(map[string]string, len(rows))
+// target is where one delivery goes now.
+type target struct {
+	address string
+	device  *deviceRow // for push only
+	route   Route
+}
+
+// targets returns the current target of each row: the one a person has now, not
+// the one they had when the notification was planned.
+func (s *Sender) targets(channel Channel, rows []*deliveryRow, people map[string]*recipient) (map[string]target, error) {
+	out := make(map[string]target, len(rows))
 	switch channel {
-	case ChannelEmail:
+	case ChannelEmail, ChannelSMS:
 		for _, row := range rows {
-			if u := users[row.User]; u != nil {
-				out[row.ID] = u.Email()
+			p := people[row.User]
+			if p == nil {
+				continue
 			}
-		}
-	case ChannelSMS:
-		for _, row := range rows {
-			if u := users[row.User]; u != nil && u.GetBool("phoneVerified") {
-				out[row.ID] = u.GetString("phone")
+			to := target{address: p.Email, route: Route{Channel: providerChannel(channel, Kind(row.Kind))}}
+			if channel == ChannelSMS {
+				to.address = p.Phone
 			}
+			out[row.ID] = to
 		}
 	case ChannelPush:
-		table, err := tableName(s.app, CollectionDevices)
-		if err != nil {
+		if err := s.fillDevices(rows); err != nil {
 			return nil, err
-		}
-		ids := make([]string, len(rows))
-		for i, row := range rows {
-			ids[i] = row.Device
-		}
-		var devices []deviceRow
-		err = s.app.ConcurrentDB().Select("id", "user", "token").From(table).
-			Where(dbx.HashExp{"id": anySlice(ids), "status": "active"}).All(&devices)
-		if err != nil {
-			return nil, fmt.Errorf("find devices: %w", err)
-		}
-		tokens := make(map[string]deviceRow, len(devices))
-		for _, d := range devices {
-			tokens[d.ID] = d
 		}
 		for _, row := range rows {
 			// A device that moved to somebody else must not get this message.
-			if d := tokens[row.Device]; d.User == row.User {
-				out[row.ID] = d.Token
+			if d := row.device; d != nil && d.User == row.User {
+				out[row.ID] = target{d.Token, d, d.route()}
 			}
 		}
 	}
 	return out, nil
 }
 
+// fillDevices reads the devices of the rows that were not made a moment ago.
+func (s *Sender) fillDevices(rows []*deliveryRow) error {
+	var ids []string
+	for _, row := range rows {
+		if row.device == nil {
+			ids = append(ids, row.Device)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	devices, err := findDevices(s.app, "id", ids)
+	if err != nil {
+		return err
+	}
+	byID := make(map[string]*deviceRow, len(devices))
+	for i := range devices {
+		byID[devices[i].ID] = &devices[i]
+	}
+	for _, row := range rows {
+		if row.device == nil {
+			row.device = byID[row.Device]
+		}
+	}
+	return nil
+}
+
 type block struct{ reason, sentence string }
 
 // findBlocked returns the rows that must not be sent: suppressed addresses and
 // people who switched the category off.
-func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliveryRow, addresses map[string]string) (map[string]block, error) {
+func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliveryRow, targets map[string]target) (map[string]block, error) {
 	blocked := map[string]block{}
 	if channel == ChannelEmail || channel == ChannelSMS {
 		table, err := tableName(s.app, CollectionSuppressions)
@@ -606,7 +772,7 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		}
 		wanted := make([]any, 0, len(rows))
 		for _, row := range rows {
-			if a := addresses[row.ID]; a != "" {
+			if a := targets[row.ID].address; a != "" {
 				wanted = append(wanted, strings.ToLower(a))
 			}
 		}
@@ -625,7 +791,7 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 			reasons[f.Address] = f.Reason
 		}
 		for _, row := range rows {
-			if reason, ok := reasons[strings.ToLower(addresses[row.ID])]; ok && addresses[row.ID] != "" {
+			if reason, ok := reasons[strings.ToLower(targets[row.ID].address)]; ok && targets[row.ID].address != "" {
 				blocked[row.ID] = block{ReasonSuppressed, "This address is on the suppression list (" + orElse(reason, "no reason given") + ")."}
 			}
 		}
@@ -659,9 +825,9 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 	return blocked, nil
 }
 
-// captures says whether a message to this address stays here.
-func (s *Sender) captures(address string) bool {
-	return s.opts.CaptureAll && !s.sendOnly[strings.ToLower(address)]
+// captures says whether a message stays here.
+func (s *Sender) captures(m *Message) bool {
+	return s.opts.CaptureAll && (!s.sendOnly[strings.ToLower(m.Target.Address)] || m.Channel == ChannelSMS && m.Kind == KindPromotional)
 }
 
 // providerChannel is the one kind of provider that may send a message.
@@ -680,29 +846,55 @@ func providerChannel(channel Channel, kind Kind) ProviderChannel {
 	}
 }
 
-// handOverAll captures or hands over items and waits until all results are
-// stored.
-func (s *Sender) handOverAll(ctx context.Context, items []item, stored *waitGroup) passResult {
-	defer stored.wait()
-	var live []item
+// handOverAll captures or hands over items, those of each route on their own,
+// and waits until all results are stored.
+func (s *Sender) handOverAll(ctx context.Context, items []item, stored *sync.WaitGroup) (passResult, error) {
+	defer s.ledger.await(stored)
+	refused, err := s.refuseSMS(items)
+	if err != nil {
+		return passResult{}, err
+	}
+	byRoute := map[Route][]item{}
 	for _, it := range items {
-		if s.captures(it.msg.Target.Address) {
-			stored.add(s.ledger.finish(it.row.ID, s.captured(it.msg, true)))
-			continue
+		switch {
+		case refused != nil:
+			s.ledger.finish(it.row, refused, stored)
+		case s.captures(it.msg):
+			s.ledger.finish(it.row, s.captured(it.msg, true), stored)
+		default:
+			byRoute[it.route] = append(byRoute[it.route], it)
 		}
-		live = append(live, it)
 	}
-	if len(live) == 0 {
-		return passResult{}
+	var (
+		pass passResult
+		mu   sync.Mutex
+		all  sync.WaitGroup
+	)
+	for route, items := range byRoute {
+		all.Go(func() {
+			found := s.handOverRoute(ctx, route, items)
+			mu.Lock()
+			defer mu.Unlock()
+			pass.join(found)
+		})
 	}
-	active, err := s.providers.Active(s.app, providerChannel(live[0].msg.Channel, live[0].msg.Kind))
+	all.Wait()
+	return pass, nil
+}
+
+// handOverRoute hands over the items of one route and waits until their results
+// are stored.
+func (s *Sender) handOverRoute(ctx context.Context, route Route, items []item) passResult {
+	stored := &sync.WaitGroup{}
+	defer s.ledger.await(stored)
+	active, err := s.providers.Active(s.app, route)
 	var paused *PausedError
 	switch {
 	case errors.As(err, &paused):
-		return passResult{paused: &pauseCause{sentence: paused.Reason, byProvider: true}}
+		return passResult{paused: paused.Reason, waiting: ids(items)}
 	case errors.Is(err, ErrNoProvider):
-		for _, it := range live {
-			stored.add(s.ledger.finish(it.row.ID, noProviderResult(it.msg)))
+		for _, it := range items {
+			s.ledger.finish(it.row, noProviderResult(it.msg, route), stored)
 		}
 		return passResult{}
 	case err != nil:
@@ -710,68 +902,37 @@ func (s *Sender) handOverAll(ctx context.Context, items []item, stored *waitGrou
 		return passResult{down: s.opts.Retry.Delay(1)}
 	}
 
-	var (
-		halt   atomic.Bool
-		mu     sync.Mutex
-		pass   passResult
-		flight sync.WaitGroup
-		badPay atomic.Int32
-		good   atomic.Int32
-	)
-	for _, it := range live {
-		if halt.Load() || ctx.Err() != nil {
-			break
-		}
-		if err := active.Gate.Acquire(ctx); err != nil {
-			break
-		}
-		if halt.Load() {
-			active.Gate.Release(Outcome{Kind: Retry})
-			break
-		}
-		flight.Go(func() {
-			outcome, done := s.handOver(ctx, active, it)
-			active.Gate.Release(outcome)
-			if done != nil {
-				mu.Lock()
-				stored.add(done)
-				mu.Unlock()
-			}
-			switch {
-			case outcome.Kind == ConfigBad:
-				halt.Store(true)
-				mu.Lock()
-				pass.paused = &pauseCause{sentence: outcome.Explanation, byProvider: true}
-				mu.Unlock()
-			case outcome.Kind == Retry && outcome.ProviderDown:
-				halt.Store(true)
-				mu.Lock()
-				pass.down = max(pass.down, max(outcome.RetryAfter, s.opts.Retry.Delay(it.row.Attempts+1)))
-				mu.Unlock()
-			case outcome.Kind == PayloadBad:
-				if badPay.Add(1) >= 3 && good.Load() == 0 {
-					halt.Store(true)
-					mu.Lock()
-					pass.paused = &pauseCause{sentence: "Stopped after the first refusals: " + outcome.Explanation}
-					mu.Unlock()
-				}
-			case outcome.Kind == Accepted:
-				good.Add(1)
-			}
-		})
+	h := &handOver{s: s, active: active, notification: items[0].row.Notification, proven: active.Gate.everAccepted(), stored: stored}
+	h.all(ctx, items)
+	pass := h.pass
+	if h.accepted > 0 {
+		s.log.Info("deliveries accepted", "notification", h.notification, "batch", items[0].row.Batch, "channel", items[0].row.Channel,
+			"provider", active.ID, "accepted", h.accepted, "requestId", items[0].row.RequestID)
 	}
-	flight.Wait()
-	if pass.paused != nil && pass.paused.byProvider {
-		stored.wait() // the rows are pending again before anybody can resume the provider
-		if err := s.providers.Pause(s.app, active.ID, pass.paused.sentence); err != nil {
+	if sentence := h.judgeSuspects(); sentence != "" && pass.paused == "" {
+		pass.paused = sentence
+	}
+	switch {
+	case pass.paused != "":
+		pass.waiting = ids(items)
+		s.ledger.await(stored) // the rows are pending again before anybody can resume the provider
+		if err := s.providers.Pause(s.app, active.ID, pass.paused); err != nil {
 			s.log.Error("provider cannot be paused", "provider", active.ID, "error", err)
 		}
-	} else if pass.down > 0 {
-		s.markProvider(s.providers.MarkFailing, active.ID, "The server cannot be reached; messages wait and are tried again by themselves.")
-	} else if good.Load() > 0 {
+	case pass.down > 0:
+		s.markProvider(s.providers.MarkFailing, active.ID, orElse(h.downSaid, "The server cannot be reached at the moment.")+" Messages wait and are tried again by themselves.")
+	case h.accepted > 0:
 		s.markProvider(func(app core.App, id, _ string) error { return s.providers.MarkOK(app, id) }, active.ID, "")
 	}
 	return pass
+}
+
+func ids(items []item) map[string]bool {
+	out := make(map[string]bool, len(items))
+	for _, it := range items {
+		out[it.row.ID] = true
+	}
+	return out
 }
 
 func (s *Sender) markProvider(mark func(app core.App, id, sentence string) error, id, sentence string) {
@@ -780,11 +941,13 @@ func (s *Sender) markProvider(mark func(app core.App, id, sentence string) error
 	}
 }
 
-// handOver gives one message to the provider and stores the answer. done is
-// closed once it is stored; nil when nothing was to be stored.
-func (s *Sender) handOver(ctx context.Context, active *ActiveProvider, it item) (Outcome, <-chan struct{}) {
+// handOverOne gives one message to the provider and returns its answer and what
+// is to be stored of it; nil when nothing is.
+//
+// sendCtx bounds the provider's time; ctx ends with the job.
+func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvider, it item) (Outcome, *result) {
 	if !it.row.mayRepeat() {
-		ok, err := s.ledger.begin(ctx, it.row.ID)
+		ok, err := s.ledger.begin(ctx, it.row)
 		if err != nil {
 			s.log.Error("delivery cannot be begun", "delivery", it.row.ID, "error", err)
 			return Outcome{Kind: Retry, ProviderDown: true}, nil
@@ -793,27 +956,37 @@ func (s *Sender) handOver(ctx context.Context, active *ActiveProvider, it item) 
 			return Outcome{Kind: Retry}, nil // paused, cancelled or served meanwhile
 		}
 	}
-	// A shutdown lets the message in flight finish: cutting it off would leave
-	// it "not known whether sent".
-	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
-	defer cancel()
-	outcome := s.safeSend(sendCtx, active.Provider, it.msg)
+	sentAt := s.now()
+	outcome := s.safeSend(sendCtx, active.Adapter, it.msg)
 	r := s.resultOf(it.row, outcome, active.ID)
-	s.log.Info("delivery", "delivery", it.row.ID, "notification", it.row.Notification, "channel", it.row.Channel,
-		"provider", active.ID, "outcome", outcome.Kind.String(), "code", outcome.Code, "status", string(r.Status), "requestId", it.row.RequestID)
-	return outcome, s.ledger.finish(it.row.ID, r)
+	if outcome.Kind == RecipientBlocked && outcome.OptedOut && it.msg.Channel == ChannelSMS {
+		if err := s.app.RunInTransaction(func(txApp core.App) error {
+			return suppress(txApp, it.msg.Target.Address, it.msg.Kind, SuppressStop)
+		}); err != nil {
+			s.log.Error("an opt-out cannot be stored; the provider refuses the next message again", "delivery", it.row.ID, "error", err)
+		}
+	}
+	if outcome.Kind == TargetGone && it.msg.Target.Device != nil {
+		r.Retire = retirement(it.msg, outcome, sentAt)
+	}
+	if outcome.Kind != Accepted || it.row.Notification == "" {
+		// What was taken is told once a pass: a broadcast has a row for each anyway.
+		s.log.Info("delivery", "delivery", it.row.ID, "notification", it.row.Notification, "channel", it.row.Channel,
+			"provider", active.ID, "outcome", outcome.Kind.String(), "code", outcome.Code, "status", string(r.Status), "requestId", it.row.RequestID)
+	}
+	return outcome, r
 }
 
 // safeSend turns a panic of an adapter into an outcome: nobody knows how far
 // it came.
-func (s *Sender) safeSend(ctx context.Context, p Provider, m *Message) (outcome Outcome) {
+func (s *Sender) safeSend(ctx context.Context, a Adapter, m *Message) (outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.log.Error("provider panicked", "delivery", m.DeliveryID, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			outcome = Outcome{Kind: Ambiguous, Explanation: "The sending code failed half-way, so it is not known whether this message was sent."}
 		}
 	}()
-	outcome = p.Send(ctx, m)
+	outcome = handTo(ctx, a, m)
 	if outcome.Kind < Accepted || outcome.Kind > Ambiguous {
 		return Outcome{Kind: Ambiguous, Explanation: "The provider's answer could not be understood, so it is not known whether this message was sent."}
 	}
@@ -821,9 +994,9 @@ func (s *Sender) safeSend(ctx context.Context, p Provider, m *Message) (outcome 
 }
 
 // resultOf translates an outcome into what is stored.
-func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) result {
+func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) *result {
 	now := s.now()
-	r := result{Provider: providerID, ProviderMessageID: o.ProviderMessageID, Explanation: o.Explanation, Tried: row.mayRepeat()}
+	r := &result{Provider: providerID, ProviderMessageID: o.ProviderMessageID, Explanation: o.Explanation, Tried: row.mayRepeat()}
 	switch o.Kind {
 	case Accepted:
 		r.Status, r.Explanation = DeliveryAccepted, ""
@@ -852,17 +1025,26 @@ func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) result
 	return r
 }
 
-func noProviderResult(m *Message) result {
+func noProviderResult(m *Message, route Route) *result {
 	sentence := "Nothing is set up to send on this channel: add a provider in notification_providers."
-	if m.Channel == ChannelEmail {
+	switch route.Channel {
+	case ProviderEmailTransactional, ProviderEmailPromotional:
 		sentence = "No mail server is set up: set SMTP_HOST, use Settings > Mail settings, or add a provider in notification_providers."
+	case ProviderSMSTransactional, ProviderSMSPromotional:
+		sentence = fmt.Sprintf("No sender for %s SMS is set up: add a provider of the channel %s in notification_providers, or set TWILIO_%s_SENDER. The other SMS sender never steps in.",
+			m.Kind, route.Channel, strings.ToUpper(string(m.Kind)))
+	case ProviderAPNs, ProviderFCM, ProviderWebPush:
+		sentence = fmt.Sprintf("Nothing is set up to push to this device: add a provider of the channel %s in notification_providers.", route.Channel)
+		if route.App != "" {
+			sentence = fmt.Sprintf("Nothing is set up to push to the app %s: add a provider of the channel %s for it in notification_providers.", route.App, route.Channel)
+		}
 	}
-	return result{Status: DeliveryFailed, Reason: ReasonNoProvider, Explanation: sentence}
+	return &result{Status: DeliveryFailed, Reason: ReasonNoProvider, Explanation: sentence}
 }
 
 // captured is the result of keeping a message here.
-func (s *Sender) captured(m *Message, keepContent bool) result {
-	r := result{Status: DeliveryCaptured, Reason: ReasonCaptured, Provider: captureProvider, Tried: true,
+func (s *Sender) captured(m *Message, keepContent bool) *result {
+	r := &result{Status: DeliveryCaptured, Reason: ReasonCaptured, Provider: captureProvider, Tried: true,
 		Explanation: "Kept here instead of sent, because APP_ENV is not production."}
 	if keepContent {
 		rendered := mustJSON(renderedView(m))
@@ -958,7 +1140,32 @@ func (w cancelWorker) Work(ctx context.Context, job *jobs.Job[CancelArgs]) error
 	return ctx.Err()
 }
 
+// storePlanned makes rows of a batch that will not be worked.
+func (s *Sender) storePlanned(n *Notification, planned *plannedBatch) error {
+	unlock := s.batches.lock(fmt.Sprintf("%s/%d", planned.Notification, planned.Batch))
+	defer unlock()
+	rows, err := s.buildRows(n, planned)
+	if err != nil {
+		return err
+	}
+	return s.storeRows(planned, rows)
+}
+
 func (s *Sender) cancelSome(id string) (more bool, err error) {
+	n, err := FindNotificationByID(s.app, id)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && n.Status() != StatusCancelled {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	planned, err := s.findPlanned(id, -1)
+	if err != nil {
+		return false, err
+	}
+	if planned != nil {
+		return true, s.storePlanned(n, planned)
+	}
 	err = s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
 		if err != nil || n.Status() != StatusCancelled {
@@ -982,19 +1189,6 @@ func (s *Sender) cancelSome(id string) (more bool, err error) {
 		return false, nil
 	}
 	return more, err
-}
-
-// waitGroup waits for results to be stored. It is used by one goroutine at a
-// time.
-type waitGroup struct{ pending []<-chan struct{} }
-
-func (w *waitGroup) add(done <-chan struct{}) { w.pending = append(w.pending, done) }
-
-func (w *waitGroup) wait() {
-	for _, done := range w.pending {
-		<-done
-	}
-	w.pending = nil
 }
 
 // keyedLocks lets one goroutine at a time work on a key.

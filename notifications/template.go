@@ -1,17 +1,16 @@
 package notifications
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"html"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
-	"github.com/osteele/liquid"
+	"github.com/osteele/liquid/render"
 	"github.com/pocketbase/pocketbase/core"
 )
 
@@ -65,17 +64,11 @@ type Compiled struct {
 type part struct {
 	field    string
 	source   string
-	template *liquid.Template // nil: no Liquid
+	template render.Node // nil: no Liquid
 	html     bool
+	loops    bool     // it may take long: only what has tags can
+	tags     []string // see tagsOf
 }
-
-// strictEngine refuses variables that do not exist: a blank in a broadcast is
-// seen by everybody, an error by its author.
-var strictEngine = func() *liquid.Engine {
-	e := liquid.NewEngine()
-	e.StrictVariables()
-	return e
-}()
 
 // Compile parses all fields. The error is a [*TemplateError].
 func Compile(c Content) (*Compiled, error) {
@@ -86,32 +79,49 @@ func Compile(c Content) (*Compiled, error) {
 		{field: "smsBody", source: c.SMSBody}, {field: "link", source: c.Link}, {field: "image", source: c.Image},
 	} {
 		if strings.Contains(p.source, "{{") || strings.Contains(p.source, "{%") {
-			for _, m := range rangePattern.FindAllStringSubmatch(p.source, -1) {
-				if from, to := parseInt(m[1]), parseInt(m[2]); to-from > maxRange || to-from < -maxRange {
-					return nil, &TemplateError{p.field, fmt.Sprintf("It counts through %s, which is too long: the limit is %d steps.", m[0], maxRange)}
-				}
-			}
-			template, err := strictEngine.ParseString(p.source)
+			template, err := parseLiquid(p.field, p.source)
 			if err != nil {
-				return nil, &TemplateError{p.field, "The template cannot be read: " + plainLiquid(err) + "."}
+				return nil, err
 			}
 			p.template = template
+			p.loops = strings.Contains(p.source, "{%")
+			p.tags = tagsOf(p.source)
+			if sentence := checkFilters(p.tags, p.html); sentence != "" {
+				return nil, &TemplateError{p.field, sentence}
+			}
 		}
 		compiled.parts[p.field] = p
+	}
+	beforeLiquid, _, _ := strings.Cut(c.Link, "{")
+	if sentence := checkLink(beforeLiquid); sentence != "" {
+		return nil, &TemplateError{"link", sentence}
 	}
 	return compiled, nil
 }
 
-var rangePattern = regexp.MustCompile(`\(\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*\)`)
+// scriptSchemes are those of addresses that run as a script, or are a page of
+// their own, in the app or on the site that opens them.
+var scriptSchemes = []string{"javascript", "data", "vbscript"}
 
-// parseInt reads the bound of a range; one that does not fit is as good as
-// endless.
-func parseInt(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return 1 << 61
+// checkLink refuses an address with one of [scriptSchemes]. Browsers pass over
+// spaces and control characters in a scheme, and so does this.
+func checkLink(link string) (sentence string) {
+	scheme, _, found := strings.Cut(link, ":")
+	if !found {
+		return ""
 	}
-	return n
+	scheme = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return -1
+		}
+		return r
+	}, scheme)
+	for _, script := range scriptSchemes {
+		if strings.EqualFold(scheme, script) {
+			return fmt.Sprintf("A link cannot begin with %s: because it could run a script. Write a web address such as https://example.com, or a link into your app.", script)
+		}
+	}
+	return ""
 }
 
 // outputPattern finds the variable at the start of each output and condition.
@@ -130,27 +140,103 @@ func (c *Compiled) Variables() []string {
 	return slices.Compact(names)
 }
 
-// Render makes the message for one person. Its error is a [*TemplateError].
+var (
+	liquidTag = regexp.MustCompile(`(?s)\{\{.*?\}\}|\{%.*?%\}`)
+	// userPattern finds the word user, what stands before it, and the field after
+	// it.
+	userPattern = regexp.MustCompile(`(^|[^\w.\-])user\b(?:\.([A-Za-z_]\w*))?`)
+)
+
+// userFields returns the fields of the person that the texts name. whole is true
+// when they use the person in another way, such as user["name"].
+func (c *Compiled) userFields() (fields []string, whole bool) {
+	for _, p := range c.parts {
+		if p.template == nil {
+			continue
+		}
+		for _, tag := range liquidTag.FindAllString(p.source, -1) {
+			for _, m := range userPattern.FindAllStringSubmatch(tag, -1) {
+				if m[2] == "" {
+					return nil, true
+				}
+				fields = append(fields, m[2])
+			}
+		}
+	}
+	slices.Sort(fields)
+	return slices.Compact(fields), false
+}
+
+var (
+	userFieldPattern   = regexp.MustCompile(`(?:^|[^\w.\-])user\.([A-Za-z_][\w\-]*\??)`)
+	userDefinedPattern = regexp.MustCompile(`^(?:assign|capture|for|tablerow)\s+user\s*(?:=|in\b|$)`)
+	defaultPattern     = regexp.MustCompile(`\|\s*default\b`)
+)
+
+// addUnknownFields refuses what the texts name of the person and no text ever
+// sees: no such field, or a hidden one. With a default it is left to the author.
+func (e FieldErrors) addUnknownFields(app core.App, c *Compiled) error {
+	var users *core.Collection
+	for _, p := range c.parts {
+		if slices.ContainsFunc(p.tags, userDefinedPattern.MatchString) {
+			continue // it is another user there
+		}
+		for _, tag := range p.tags {
+			for _, m := range userFieldPattern.FindAllStringSubmatchIndex(tag, -1) {
+				name := tag[m[2]:m[3]]
+				if name == core.FieldNameEmail || defaultPattern.MatchString(tag[m[1]:]) {
+					continue
+				}
+				if users == nil {
+					var err error
+					if users, err = UsersCollection(app); err != nil {
+						return err
+					}
+				}
+				switch f := users.Fields.GetByName(name); {
+				case f == nil:
+					e.add(p.field, "template", noSuchVariable("user."+name))
+				case !isShown(f):
+					e.add(p.field, "template", fmt.Sprintf("The field \"%s\" of %s is hidden, so that no message can show it. Leave out user.%s, or make the field visible.", name, users.Name, name))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// loops says whether a part may take long.
+func (c *Compiled) loops() bool {
+	for _, p := range c.parts {
+		if p.loops {
+			return true
+		}
+	}
+	return false
+}
+
+// Render makes the message for one person on one channel; on "" every part of
+// it, to find what is wrong with any. Its error is a [*TemplateError].
 //
 // In HTML every value is escaped, so that a script in somebody's name comes out
 // as text.
-func (c *Compiled) Render(vars map[string]any) (*Rendered, error) {
+func (c *Compiled) Render(vars map[string]any, channel Channel) (*Rendered, error) {
 	r := &Rendered{Data: c.content.Data}
-	var escaped map[string]any
 	for _, out := range []struct {
 		field string
+		only  Channel // "": on every channel
 		to    *string
 	}{
-		{"title", &r.Title}, {"body", &r.Body}, {"emailSubject", &r.EmailSubject}, {"emailHtml", &r.EmailHTML},
-		{"smsBody", &r.SMSBody}, {"link", &r.Link}, {"image", &r.Image},
+		{"title", "", &r.Title}, {"body", "", &r.Body}, {"emailSubject", ChannelEmail, &r.EmailSubject}, {"emailHtml", ChannelEmail, &r.EmailHTML},
+		{"smsBody", ChannelSMS, &r.SMSBody}, {"link", "", &r.Link}, {"image", "", &r.Image},
 	} {
+		if channel != "" && out.only != "" && out.only != channel {
+			continue
+		}
 		p := c.parts[out.field]
 		bindings := vars
 		if p.html && p.template != nil {
-			if escaped == nil {
-				escaped, _ = escapeValue(vars).(map[string]any)
-			}
-			bindings = escaped
+			bindings, _ = escapeValue(vars).(map[string]any)
 		}
 		text, err := p.render(bindings)
 		if err != nil {
@@ -158,6 +244,18 @@ func (c *Compiled) Render(vars map[string]any) (*Rendered, error) {
 		}
 		*out.to = text
 	}
+	// A variable may have brought it in.
+	if sentence := checkLink(r.Link); sentence != "" {
+		return nil, &TemplateError{"link", sentence}
+	}
+	if channel == "" || channel == ChannelEmail {
+		r.completeEmail()
+	}
+	return r, nil
+}
+
+// completeEmail fills in what the author left to be made from the rest.
+func (r *Rendered) completeEmail() {
 	if r.EmailSubject == "" {
 		r.EmailSubject = orElse(r.Title, firstLine(r.Body))
 	}
@@ -172,7 +270,6 @@ func (c *Compiled) Render(vars map[string]any) (*Rendered, error) {
 	if r.EmailHTML == "" {
 		r.EmailHTML = plainHTML(r)
 	}
-	return r, nil
 }
 
 func firstLine(s string) string {
@@ -184,64 +281,43 @@ func (p *part) render(vars map[string]any) (string, error) {
 	if p.template == nil {
 		return p.source, nil
 	}
+	if !p.loops {
+		return p.result(renderLiquid(p.template, vars, newBudget()))
+	}
 	type answer struct {
 		text string
 		err  error
 	}
-	// Liquid has no limit of its own: a loop that never ends keeps its goroutine
-	// but not the caller.
+	// The budget ends what takes too long at the next turn of a loop; nobody waits
+	// for what comes before that.
 	done := make(chan answer, 1)
 	go func() {
-		out := &limitedBuffer{}
-		defer func() {
-			switch r := recover(); {
-			case r != nil && out.full: // the library panics when it cannot write
-				done <- answer{err: errTooLong}
-			case r != nil:
-				done <- answer{err: fmt.Errorf("%v", r)}
-			}
-		}()
-		err := p.template.FRender(out, vars)
-		if out.full {
-			done <- answer{err: errTooLong}
-			return
-		}
-		if err != nil {
-			done <- answer{err: err}
-			return
-		}
-		done <- answer{text: out.String()}
+		text, err := renderLiquid(p.template, vars, newBudget())
+		done <- answer{text, err}
 	}()
 	timer := time.NewTimer(maxRenderTime)
 	defer timer.Stop()
 	select {
 	case a := <-done:
-		switch {
-		case errors.Is(a.err, errTooLong):
-			return "", &TemplateError{p.field, "The text gets longer than 1 MB: look for a loop that repeats too much."}
-		case a.err != nil:
-			return "", &TemplateError{p.field, "The text cannot be made: " + plainLiquid(a.err) + "."}
-		}
-		return a.text, nil
+		return p.result(a.text, a.err)
 	case <-timer.C:
-		return "", &TemplateError{p.field, "The text takes too long to make: look for a loop that repeats too much."}
+		return "", &TemplateError{p.field, tooSlow}
 	}
 }
 
-var errTooLong = errors.New("too long")
-
-type limitedBuffer struct {
-	bytes.Buffer
-	full bool
-}
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxRendered {
-		b.full = true
-		return 0, errTooLong
+func (p *part) result(text string, err error) (string, error) {
+	switch {
+	case errors.Is(err, errTooLong):
+		return "", &TemplateError{p.field, "The text gets longer than 1 MB: look for a loop that repeats too much."}
+	case errors.Is(err, errTooSlow):
+		return "", &TemplateError{p.field, tooSlow}
+	case err != nil:
+		return "", &TemplateError{p.field, plainLiquid("The text cannot be made", err)}
 	}
-	return b.Buffer.Write(p)
+	return text, nil
 }
+
+const tooSlow = "The text takes too long to make: look for a loop that repeats too much."
 
 var (
 	liquidPosition  = regexp.MustCompile(`^Liquid error(?: \(line \d+\))?:\s*`)
@@ -249,9 +325,10 @@ var (
 	liquidSyntax    = regexp.MustCompile(`\s+in \{[{%].*$`)
 )
 
-// plainLiquid puts the library's message into the author's words.
-func plainLiquid(err error) string {
-	text := liquidPosition.ReplaceAllString(strings.TrimSpace(err.Error()), "")
+// plainLiquid puts the library's message into the author's words: a sentence
+// that begins with what cannot be done.
+func plainLiquid(cannot string, err error) string {
+	text := strings.ReplaceAll(liquidPosition.ReplaceAllString(strings.TrimSpace(err.Error()), ""), captureTag, "capture")
 	if strings.Contains(text, "undefined variable") {
 		name := ""
 		if m := liquidUndefined.FindStringSubmatch(text); m != nil {
@@ -262,12 +339,17 @@ func plainLiquid(err error) string {
 				name = strings.Trim(text[i:], "{} ")
 			}
 		}
-		return fmt.Sprintf("there is no variable %q; write {{ %s | default: \"…\" }} if it may be missing", name, name)
+		return noSuchVariable(strings.Trim(name, "- "))
 	}
-	return liquidSyntax.ReplaceAllString(text, "")
+	return cannot + ": " + liquidSyntax.ReplaceAllString(text, "") + "."
 }
 
-// escapeValue escapes every string inside v for HTML.
+func noSuchVariable(name string) string {
+	return fmt.Sprintf("There is no \"%s\". Check the spelling; if it may be missing, write {{ %s | default: \"…\" }}.", name, name)
+}
+
+// escapeValue escapes every string inside v for HTML, the names in a JSON field
+// too: a person may have chosen them, and a loop puts them out.
 func escapeValue(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -275,7 +357,7 @@ func escapeValue(v any) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, item := range v {
-			out[k] = escapeValue(item)
+			out[html.EscapeString(k)] = escapeValue(item)
 		}
 		return out
 	case []any:
@@ -336,25 +418,16 @@ func recordVars(record *core.Record) map[string]any {
 	vars := map[string]any{"id": record.Id}
 	for _, field := range record.Collection().Fields {
 		name := field.GetName()
-		if field.GetHidden() || field.Type() == core.FieldTypePassword || name == core.FieldNameTokenKey {
+		if !isShown(field) {
 			continue
 		}
 		switch field.Type() {
 		case core.FieldTypeNumber:
-			n := record.GetFloat(name)
-			if n == float64(int64(n)) {
-				vars[name] = int64(n)
-			} else {
-				vars[name] = n
-			}
+			vars[name] = numberVar(record.GetFloat(name))
 		case core.FieldTypeBool:
 			vars[name] = record.GetBool(name)
 		case core.FieldTypeDate, core.FieldTypeAutodate:
-			if d := record.GetDateTime(name); d.IsZero() {
-				vars[name] = ""
-			} else {
-				vars[name] = d.Time()
-			}
+			vars[name] = dateVar(record.GetDateTime(name))
 		case core.FieldTypeJSON:
 			var v any
 			_ = record.UnmarshalJSONField(name, &v)
@@ -373,6 +446,11 @@ func recordVars(record *core.Record) map[string]any {
 	return vars
 }
 
+// isShown says whether a template may see a field.
+func isShown(f core.Field) bool {
+	return !f.GetHidden() && f.Type() != core.FieldTypePassword && f.GetName() != core.FieldNameTokenKey
+}
+
 func orElse(s, other string) string {
 	if s == "" {
 		return other
@@ -381,17 +459,22 @@ func orElse(s, other string) string {
 }
 
 // CheckTemplate refuses a record of notification_templates that cannot be
-// parsed or says nothing. The error is [FieldErrors].
-func CheckTemplate(record *core.Record) error {
+// parsed, says nothing, or names a field that people do not have. The error is
+// [FieldErrors] when the author can mend it.
+func CheckTemplate(app core.App, record *core.Record) error {
 	errs := FieldErrors{}
 	c := contentOfTemplate(record)
 	if strings.TrimSpace(c.Title+c.Body+c.EmailHTML+c.SMSBody) == "" {
 		errs.add("title", "required", "Write a title or a text.")
 	}
-	if _, err := Compile(c); err != nil {
-		if err := errs.addTemplate(err); err != nil {
-			return err
-		}
+	compiled, err := Compile(c)
+	if err != nil {
+		err = errs.addTemplate(err)
+	} else {
+		err = errs.addUnknownFields(app, compiled)
+	}
+	if err != nil {
+		return err
 	}
 	return errs.orNil()
 }

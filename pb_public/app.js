@@ -19,26 +19,44 @@ try {
 await showVersion();
 if (PocketBase) start(new PocketBase(location.origin));
 
-// The version line: what an app asks at every start.
+// What an app asks at every start, and when someone comes back to it.
 async function showVersion() {
-  const line = $("version");
+  const line = $("version"), update = $("update");
   try {
     const answer = await fetch(`/api/version-check?platform=web&version=${encodeURIComponent(appVersion)}`);
     if (!answer.ok) throw new Error(String(answer.status));
     const v = await answer.json();
-    line.textContent = v.hard_update ? `Version ${appVersion} is too old: an update to ${v.latest || v.minimum} is required. ${v.message}`
-      : v.soft_update ? `Version ${appVersion}. Version ${v.latest} is available. ${v.message}`
-      : `Version ${appVersion} is up to date.`;
+    const newest = v.latest || v.minimum;
     line.dataset.state = v.hard_update ? "hard" : v.soft_update ? "soft" : "current";
+    line.textContent = v.hard_update ? `Version ${appVersion} is too old to go on.`
+      : v.soft_update ? `Version ${appVersion} works; ${newest ? `version ${newest}` : "a newer one"} is better.`
+      : `Version ${appVersion} is up to date.`;
+    update.hidden = !v.hard_update && !v.soft_update;
+    update.classList.toggle("hard", v.hard_update);
+    const heading = document.createElement("strong");
+    heading.textContent = v.hard_update ? "An update is required." : "An update is available.";
+    update.replaceChildren(heading, v.message ? ` ${v.message}` : "");
+    if (isWebAddress(v.store_url)) update.append(" ", anchor(v.store_url, newest ? `Get version ${newest}` : "Get it"));
   } catch {
     line.textContent = "The version could not be checked: the server did not answer.";
   }
+}
+document.addEventListener("visibilitychange", () => document.hidden || showVersion());
+
+function isWebAddress(text) {
+  return /^https?:\/\//.test(text);
+}
+
+function anchor(href, text) {
+  const a = document.createElement("a");
+  a.href = href;
+  a.textContent = text;
+  return a;
 }
 
 function start(pb) {
   pb.autoCancellation(false);
   let messages = new Map();
-  let unsubscribe = () => {};
 
   const render = () => {
     const member = pb.authStore.isValid;
@@ -50,9 +68,11 @@ function start(pb) {
     $("inbox").replaceChildren(...sorted.map(item));
     $("empty").hidden = sorted.length > 0;
     const unread = sorted.filter((m) => !m.readAt).length;
-    $("unread").textContent = unread;
+    const spoken = document.createElement("span");
+    spoken.className = "hidden";
+    spoken.textContent = " unread";
+    $("unread").replaceChildren(String(unread), spoken);
     $("unread").hidden = unread === 0;
-    $("unread").setAttribute("aria-label", `${unread} unread`);
     document.title = unread ? `(${unread}) Groundwork` : "Groundwork";
   };
 
@@ -68,11 +88,9 @@ function start(pb) {
       body.textContent = m.body;
       li.append(body);
     }
-    if (/^https?:\/\//.test(m.link)) {
-      const link = document.createElement("a");
+    if (isWebAddress(m.link)) {
+      const link = anchor(m.link, "Open");
       link.className = "link";
-      link.href = m.link;
-      link.textContent = "Open";
       li.append(link);
     }
     const time = document.createElement("time");
@@ -99,23 +117,37 @@ function start(pb) {
     return li;
   };
 
-  const keep = (m) => { messages.set(m.id, m); render(); };
+  const keep = (m) => {
+    if (messages.get(m.id)?.updated > m.updated) return; // events of one record can come out of order
+    messages.set(m.id, m);
+    render();
+  };
 
-  // Subscribe first, then list: nothing falls in between.
+  const load = async () => {
+    const page = await pb.collection("notification_inbox").getList(1, 50, { sort: "-created" });
+    page.items.forEach(keep);
+    render();
+  };
+
+  const failed = (e) => {
+    if (e.status === 401 || e.status === 403) pb.authStore.clear();
+    notice(sentence(e));
+    render();
+  };
+
   const open = async () => {
     render();
     if (!pb.authStore.isValid) return;
     try {
-      unsubscribe = await pb.collection("notification_inbox").subscribe("*", ({ action, record }) => {
+      // Subscribe first, then list: nothing falls in between. After a lost
+      // connection the list tells what came meanwhile.
+      await pb.collection("notification_inbox").subscribe("*", ({ action, record }) => {
         if (action === "delete") { messages.delete(record.id); render(); } else keep(record);
       });
-      const page = await pb.collection("notification_inbox").getList(1, 50, { sort: "-created" });
-      page.items.forEach((m) => messages.set(m.id, m));
-      render();
+      await load();
+      await pb.realtime.subscribe("PB_CONNECT", () => pb.authStore.isValid && load().catch(failed));
     } catch (e) {
-      if (e.status === 401 || e.status === 403) pb.authStore.clear();
-      notice(sentence(e));
-      render();
+      failed(e);
     }
   };
 
@@ -127,17 +159,35 @@ function start(pb) {
     $("password-hint").hidden = !up;
     sign.elements.password.autocomplete = up ? "new-password" : "current-password";
     sign.querySelector("button[type=submit]").textContent = up ? "Sign up" : "Sign in";
-    $("sign-error").textContent = "";
+    showErrors({});
   };
-  sign.addEventListener("change", showMode);
+  const showErrors = (errors) => {
+    for (const name of ["name", "email", "password"]) {
+      $(`${name}-error`).textContent = errors[name] ?? "";
+      sign.elements[name].setAttribute("aria-invalid", name in errors);
+    }
+    $("sign-error").textContent = errors.form ?? "";
+    const first = ["name", "email", "password"].find((name) => name in errors);
+    if (first) sign.elements[first].focus();
+  };
+  sign.elements.mode.forEach((radio) => radio.addEventListener("change", showMode));
   showMode();
+
+  // Said here, so that nobody waits for the server to hear it.
+  const missing = (email, password) => ({
+    ...(sign.elements.email.validity.valid && email ? {} : { email: "Enter your e-mail address, such as ana@example.com." }),
+    ...(!password ? { password: "Enter a password." }
+      : mode() === "up" && password.length < 8 ? { password: "Choose a longer password: at least 8 characters." } : {}),
+  });
 
   sign.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { name, email, password } = Object.fromEntries(new FormData(sign));
+    const errors = missing(email, password);
+    showErrors(errors);
+    if (Object.keys(errors).length) return;
     const button = sign.querySelector("button[type=submit]");
     button.disabled = true;
-    $("sign-error").textContent = "";
     try {
       if (mode() === "up") {
         await pb.collection("users").create({ name, email, password, passwordConfirm: password });
@@ -148,7 +198,7 @@ function start(pb) {
       notice("");
       await open();
     } catch (e) {
-      $("sign-error").textContent = sentence(e);
+      showErrors(atFields(e));
     } finally {
       button.disabled = false;
     }
@@ -156,15 +206,28 @@ function start(pb) {
 
   $("out").addEventListener("click", async () => {
     pb.authStore.clear();
-    await unsubscribe();
     messages = new Map();
+    notice("");
     render();
+    await pb.realtime.unsubscribe().catch(() => {}); // gone with the page, if the server is
   });
 
   open();
 }
 
-// What went wrong, in words: the field's own sentence where there is one.
+// What went wrong with the form, at the field where there is one.
+function atFields(error) {
+  const fields = { ...error?.response?.data };
+  delete fields.passwordConfirm; // the form asks once
+  const errors = {};
+  for (const [name, e] of Object.entries(fields)) {
+    if (name === "email" && e.code === "validation_not_unique") errors.email = "There is an account with this e-mail already: sign in instead.";
+    else if (["name", "email", "password"].includes(name)) errors[name] = e.message;
+  }
+  return Object.keys(errors).length ? errors : { form: sentence(error) };
+}
+
+// What went wrong, in words.
 function sentence(error) {
   if (!error?.status) return "The server did not answer. Is it still running?";
   const fields = Object.entries(error.response?.data ?? {});

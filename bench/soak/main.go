@@ -4,88 +4,90 @@
 //	go run ./bench/soak -binary ./groundwork -people 10000 -kills 20
 //
 // It starts the real binary in a folder of its own, in the production
-// environment, against an SMTP server in this process that keeps a ledger. It
-// sends one notification to everyone by e-mail and inbox, ends the process with
-// SIGKILL at random moments and starts it again, waits for the end, and compares
-// the deliveries with the ledger. The exit status is 1 when anybody got a mail
-// twice, got none without being unknown, or did not get exactly one inbox
-// message.
+// environment, against doubles of Apple's, Google's, Twilio's and a mail service
+// in this process that keep ledgers. It sends one notification to everyone by
+// push (half of the people have an iPhone, half an Android phone), e-mail, SMS and
+// inbox, ends the process with SIGKILL at random moments and starts it again,
+// waits for the end, and compares the deliveries with the ledgers. -channels
+// leaves channels out.
+//
+// Twilio's callbacks come for some texts only, and those that come while the
+// server is down are lost. For the rest the server asks after ten minutes; to
+// have them pass, all times stored here and at Twilio are moved back while the
+// server is down, and its job is started as an owner can start it.
+//
+// The exit status is 1 when a rule is broken:
+//
+//   - everybody is served on every channel;
+//   - an e-mail or SMS comes once, or it is unknown and was in flight at a kill;
+//   - a push comes again only when it was in flight at a kill, once for each such
+//     kill, to the same device and with the same collapse id;
+//   - there is one inbox message for everybody;
+//   - no more is without an answer at a kill than is handed over at a time; the
+//     answers that were not stored yet are counted beside them;
+//   - every SMS that was unknown is settled by a receipt or by asking Twilio: it
+//     was delivered, and Twilio has it, or it was not sent, and Twilio does not.
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
+	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
-	"github.com/pocketbase/pocketbase/core"
 
-	"github.com/groundworkhq/groundwork/notifications/providertest"
+	"github.com/groundworkhq/groundwork/bench/process"
 )
 
-// inFlight is the most mails that one process hands over at a time.
-const inFlight = 8
+// maxPeople is how many phone numbers are reserved for such things.
+const maxPeople = 10_000
+
+var allChannels = []string{"push", "email", "sms", "inbox"}
 
 type options struct {
-	binary    string
-	people    int
-	kills     int
-	mailDelay time.Duration
-	timeout   time.Duration
+	binary   string
+	people   int
+	kills    int
+	channels []string
+
+	// How long each service takes for a message.
+	appleDelay, googleDelay, mailDelay, smsDelay time.Duration
+	// Before each of Twilio's callbacks, and the share of the texts that get any.
+	callbackDelay time.Duration
+	callbackShare float64
+
+	timeout time.Duration
 }
 
-// report is what a run found.
-type report struct {
-	Kills, People                                         int
-	Accepted, Unknown, Failed, Pending, Other             int
-	Mails, Twice, AcceptedWithoutMail, LostWithoutUnknown int
-	Inbox, InboxTwice, InboxMissing                       int
-	Status                                                string
-	Took                                                  time.Duration
-}
-
-// err says what must not have happened.
-func (r report) err() error {
-	var errs []error
-	check := func(bad bool, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	check(r.Twice > 0, "%d people got the mail twice", r.Twice)
-	check(r.AcceptedWithoutMail > 0, "%d deliveries are accepted and the server has no mail", r.AcceptedWithoutMail)
-	check(r.LostWithoutUnknown > 0, "%d people got no mail and are not unknown", r.LostWithoutUnknown)
-	check(r.Unknown > r.Kills*inFlight, "%d are unknown, more than the %d that can have been in flight", r.Unknown, r.Kills*inFlight)
-	check(r.InboxTwice+r.InboxMissing > 0, "%d people have the inbox message twice, %d not at all", r.InboxTwice, r.InboxMissing)
-	check(r.Failed+r.Pending+r.Other > 0, "%d failed, %d are pending, %d in another state", r.Failed, r.Pending, r.Other)
-	return errors.Join(errs...)
-}
-
-func (r report) String() string {
-	return fmt.Sprintf("kills %d, people %d, status %s, %s\ne-mail: accepted %d, unknown %d, failed %d, pending %d; mails at the server %d, twice %d, accepted without mail %d, lost %d\ninbox:  messages %d, twice %d, missing %d",
-		r.Kills, r.People, r.Status, r.Took.Round(time.Second), r.Accepted, r.Unknown, r.Failed, r.Pending, r.Mails, r.Twice, r.AcceptedWithoutMail, r.LostWithoutUnknown,
-		r.Inbox, r.InboxTwice, r.InboxMissing)
+// defaults have messages of all channels in flight during most of a run.
+func defaults() options {
+	return options{binary: "./groundwork", people: maxPeople, kills: 20, channels: allChannels,
+		appleDelay: 100 * time.Millisecond, googleDelay: 100 * time.Millisecond, mailDelay: 10 * time.Millisecond, smsDelay: 50 * time.Millisecond,
+		callbackDelay: 2 * time.Second, callbackShare: 0.7, timeout: 10 * time.Minute}
 }
 
 func main() {
-	var o options
-	flag.StringVar(&o.binary, "binary", "./groundwork", "the server to test")
-	flag.IntVar(&o.people, "people", 10_000, "recipients")
-	flag.IntVar(&o.kills, "kills", 20, "how often it is killed")
-	flag.DurationVar(&o.mailDelay, "delay", 10*time.Millisecond, "how long the mail server takes for a mail")
-	flag.DurationVar(&o.timeout, "timeout", 10*time.Minute, "when to give up")
+	o := defaults()
+	flag.StringVar(&o.binary, "binary", o.binary, "the server to test")
+	flag.IntVar(&o.people, "people", o.people, "recipients, at most 10000")
+	flag.IntVar(&o.kills, "kills", o.kills, "how often it is killed")
+	channels := flag.String("channels", strings.Join(o.channels, ","), "the notification's channels")
+	flag.DurationVar(&o.appleDelay, "apple-delay", o.appleDelay, "how long Apple takes for a push")
+	flag.DurationVar(&o.googleDelay, "google-delay", o.googleDelay, "how long Google takes for a push")
+	flag.DurationVar(&o.mailDelay, "mail-delay", o.mailDelay, "how long the mail server takes for a mail")
+	flag.DurationVar(&o.smsDelay, "sms-delay", o.smsDelay, "how long Twilio takes for an SMS")
+	flag.DurationVar(&o.callbackDelay, "callback-delay", o.callbackDelay, "how long Twilio waits before each callback")
+	flag.Float64Var(&o.callbackShare, "callback-share", o.callbackShare, "the share of the SMS that are followed by callbacks; 0 means all")
+	flag.DurationVar(&o.timeout, "timeout", o.timeout, "when to give up waiting for the end")
 	flag.Parse()
+	o.channels = strings.Split(*channels, ",")
 	r, err := run(o)
 	if err == nil {
 		fmt.Println(r)
@@ -98,256 +100,199 @@ func main() {
 	fmt.Println("ok")
 }
 
-const (
-	rootEmail    = "root@example.com"
-	rootPassword = "a-long-password"
-	// userHash is bcrypt of something nobody signs in with, at its lowest cost.
-	userHash = "$2a$04$0hePurI82RKlzDnX.1tq/uUz9Ck9n.Zog/jXQsMksc8XUEtk0.Uby"
-)
-
-func run(o options) (r report, err error) {
-	r = report{Kills: o.kills, People: o.people}
-	dir, err := os.MkdirTemp("", "groundwork-soak-")
-	if err != nil {
-		return r, err
+func (o options) check() error {
+	if o.people < 1 || o.people > maxPeople {
+		return fmt.Errorf("-people is %d: from 1 to %d are possible", o.people, maxPeople)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	mails, err := providertest.StartSMTP(providertest.SMTPOptions{CountOnly: true,
-		Behaviour: providertest.Behaviour{All: providertest.Script{DotDelay: o.mailDelay}}})
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, mails.Close()) }()
-
-	s := &server{binary: o.binary, dir: dir, env: []string{
-		"APP_ENV=production", "GROUNDWORK_KEY=" + strings.Repeat("k", 32), "SUPERUSER_EMAIL=" + rootEmail, "SUPERUSER_PASSWORD=" + rootPassword,
-		"SMTP_HOST=" + mails.Host(), fmt.Sprintf("SMTP_PORT=%d", mails.Port()), "SMTP_TLS=none", "SMTP_FROM=Shop <hello@example.com>"}}
-	if err := s.start(); err != nil {
-		return r, err
-	}
-	defer s.kill()
-	s.kill() // the tables are there now
-	if err := s.withDB(func(db *dbx.DB) error { return seed(db, o.people) }); err != nil {
-		return r, err
-	}
-	if err := s.start(); err != nil {
-		return r, err
-	}
-
-	begin := time.Now()
-	id, err := s.send(o.people)
-	if err != nil {
-		return r, err
-	}
-	// Spread the kills over the whole send: each comes after a random share of
-	// what is left.
-	for k := range o.kills {
-		before := mails.Total()
-		share := max(1, (o.people-before)/(o.kills-k+1))
-		goal := before + rand.IntN(share) + 1
-		for deadline := time.Now().Add(10 * time.Second); mails.Total() < goal && time.Now().Before(deadline); {
-			time.Sleep(time.Duration(1+rand.IntN(5)) * time.Millisecond) // between two looks at the ledger: the moment is meant to be random
-		}
-		s.kill()
-		if err := s.start(); err != nil {
-			return r, fmt.Errorf("restart after kill %d: %w", k+1, err)
+	for i, channel := range o.channels {
+		if !slices.Contains(allChannels, channel) || slices.Contains(o.channels[:i], channel) {
+			return fmt.Errorf("-channels has %q: name each of %s once, separated by commas", channel, strings.Join(allChannels, ", "))
 		}
 	}
-	if r.Status, err = s.await(id, o.timeout); err != nil {
-		return r, err
-	}
-	r.Took = time.Since(begin)
-	s.kill()
-	counts := mails.Counts()
-	err = s.withDB(func(db *dbx.DB) error { return r.count(db, id, counts) })
-	return r, err
-}
-
-func seed(db *dbx.DB, people int) error {
-	return db.Transactional(func(tx *dbx.Tx) error {
-		q := tx.NewQuery("INSERT INTO users (id, email, name, password, tokenKey, created, updated) VALUES ({:id}, {:email}, {:name}, {:hash}, {:key}, '2026-01-01 00:00:00.000Z', '2026-01-01 00:00:00.000Z')").Prepare()
-		defer q.Close()
-		for i := range people {
-			if _, err := q.Bind(dbx.Params{"id": fmt.Sprintf("p%014d", i), "email": address(i), "name": fmt.Sprintf("Person %d", i),
-				"hash": userHash, "key": fmt.Sprintf("%050d", i)}).Execute(); err != nil {
-				return fmt.Errorf("seed people: %w", err)
-			}
-		}
-		return nil
-	})
-}
-
-func address(i int) string { return fmt.Sprintf("p%d@example.com", i) }
-
-func (r *report) count(db *dbx.DB, id string, mails map[string]int) error {
-	var rows []struct {
-		User   string `db:"user"`
-		Status string `db:"status"`
-	}
-	err := db.NewQuery("SELECT user, status FROM notification_deliveries WHERE notification = {:id} AND channel = 'email'").Bind(dbx.Params{"id": id}).All(&rows)
-	if err != nil {
-		return fmt.Errorf("read deliveries: %w", err)
-	}
-	status := map[string]string{}
-	for _, row := range rows {
-		status[row.User] = row.Status
-	}
-	for i := range r.People {
-		got, st := mails[address(i)], status[fmt.Sprintf("p%014d", i)]
-		r.Mails += got
-		if got > 1 {
-			r.Twice++
-		}
-		switch st {
-		case "accepted":
-			r.Accepted++
-			if got == 0 {
-				r.AcceptedWithoutMail++
-			}
-		case "unknown":
-			r.Unknown++
-		case "failed":
-			r.Failed++
-		case "pending", "sending":
-			r.Pending++
-		default:
-			r.Other++
-		}
-		if got == 0 && st != "unknown" {
-			r.LostWithoutUnknown++
-		}
-	}
-	var inbox []struct {
-		User string `db:"user"`
-		N    int    `db:"n"`
-	}
-	if err := db.NewQuery("SELECT user, COUNT(*) AS n FROM notification_inbox GROUP BY user").All(&inbox); err != nil {
-		return fmt.Errorf("read inbox: %w", err)
-	}
-	for _, row := range inbox {
-		r.Inbox += row.N
-		if row.N > 1 {
-			r.InboxTwice++
-		}
-	}
-	r.InboxMissing = r.People - len(inbox)
 	return nil
 }
 
-// server is the real binary in its own process.
-type server struct {
-	binary, dir, addr string
-	env               []string
-	cmd               *exec.Cmd
-	token             string
+func run(o options) (r *report, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "groundwork-soak-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	out, err := startOutside(o)
+	defer func() { err = errors.Join(err, out.close()) }()
+	if err != nil {
+		return nil, err
+	}
+
+	s := &process.Server{Binary: o.binary, Dir: dir, Env: append(process.Root(), out.env...)}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	defer s.Kill()
+	s.Kill() // the tables are there now
+	if err := s.WithDB(func(db *dbx.DB) error { return seed(db, o.people) }); err != nil {
+		return nil, err
+	}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	if err := s.SignIn(); err != nil {
+		return nil, err
+	}
+	// Twilio calls back there.
+	if err := s.Call(http.MethodPatch, "/api/settings", map[string]any{"meta": map[string]any{"appURL": s.URL()}}, &struct{}{}); err != nil {
+		return nil, err
+	}
+
+	r = newReport(o, out.ways)
+	begin := time.Now()
+	if r.id, err = send(s, o); err != nil {
+		return nil, err
+	}
+	if err := killAtRandom(s, o, out, r); err != nil {
+		return nil, err
+	}
+	if r.status, r.reason, err = await(s, r.id, o.timeout); err != nil {
+		return nil, err
+	}
+	r.took = time.Since(begin)
+	if slices.Contains(o.channels, "sms") {
+		if err := settle(s, o, out, r); err != nil {
+			return nil, err
+		}
+	}
+	s.Kill()
+	return r, s.WithDB(r.count)
 }
 
-func (s *server) start() error {
-	if s.addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+// killAtRandom spreads the kills over the whole send: each comes after a random
+// share of what is left.
+func killAtRandom(s *process.Server, o options, out *outside, r *report) error {
+	all := 0
+	for _, w := range out.ways {
+		all += w.recipients(o.people)
+	}
+	for k := range o.kills {
+		before := out.total()
+		share := max(1, (all-before)/(o.kills-k+1))
+		goal := before + rand.IntN(share) + 1
+		for deadline := time.Now().Add(10 * time.Second); out.total() < goal && time.Now().Before(deadline); {
+			time.Sleep(time.Duration(1+rand.IntN(5)) * time.Millisecond) // between two looks at the ledgers: the moment is meant to be random
+		}
+		s.Kill()
+		if err := out.awaitQuiet(10 * time.Second); err != nil {
+			return err
+		}
+		if err := s.WithDB(r.countInFlight); err != nil {
+			return err
+		}
+		if err := s.Start(); err != nil {
+			return fmt.Errorf("restart after kill %d: %w", k+1, err)
+		}
+	}
+	return nil
+}
+
+// age is more than the time after which the server asks for a receipt.
+const age = 15 * time.Minute
+
+// settle waits for Twilio's callbacks, has ten minutes pass and lets the server
+// ask for the rest.
+func settle(s *process.Server, o options, out *outside, r *report) error {
+	out.twilio.AwaitFollow()
+	s.Kill()
+	err := s.WithDB(func(db *dbx.DB) error {
+		if err := r.countReceipts(db); err != nil {
+			return err
+		}
+		set := ""
+		for _, column := range []string{"created", "updated", "acceptedAt"} {
+			set += fmt.Sprintf(", %[1]s = CASE WHEN %[1]s = '' THEN '' ELSE strftime('%%Y-%%m-%%d %%H:%%M:%%fZ', %[1]s, '-%d seconds') END", column, int(age.Seconds()))
+		}
+		_, err := db.NewQuery("UPDATE notification_deliveries SET " + set[2:] + " WHERE notification = {:id} AND channel = 'sms'").Bind(dbx.Params{"id": r.id}).Execute()
 		if err != nil {
+			return fmt.Errorf("let time pass: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range r.unsettled { // it is looked for by number and time
+		for _, m := range out.twilio.To(phone(i)) {
+			out.twilio.Backdate(m.SID, age)
+		}
+	}
+	if err := s.Start(); err != nil {
+		return err
+	}
+	filter := url.QueryEscape(fmt.Sprintf("notification='%s' && channel='sms' && (status='accepted' || status='unknown')", r.id))
+	for deadline := time.Now().Add(o.timeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // between two looks
+		var open struct{ TotalItems int }
+		if err := s.Call(http.MethodGet, "/api/collections/notification_deliveries/records?perPage=1&fields=id&filter="+filter, nil, &open); err != nil {
 			return err
 		}
-		s.addr = l.Addr().String()
-		if err := l.Close(); err != nil {
-			return err
+		if open.TotalItems == 0 {
+			break
+		}
+		// One run asks for a few hundred.
+		if code, err := s.Status(http.MethodPost, "/api/crons/groundwork.sms.poll", nil); err != nil || code != http.StatusNoContent {
+			return errors.Join(fmt.Errorf("the job that asks for receipts cannot be started: %d", code), err)
 		}
 	}
-	out, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer out.Close() // the process has its own copy
-	binary, err := filepath.Abs(s.binary)
-	if err != nil {
-		return err
-	}
-	s.cmd = exec.Command(binary, "serve", "--http", s.addr, "--dir", filepath.Join(s.dir, "pb_data"))
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, out, out
-	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}, s.env...)
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
-		res, err := http.Get("http://" + s.addr + "/api/health")
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-	}
-	s.kill()
-	tail, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-	return fmt.Errorf("the server did not start: %s", tail[max(0, len(tail)-2000):])
+	r.status, r.reason, err = await(s, r.id, o.timeout)
+	return err
 }
 
-// kill is SIGKILL: the process gets no chance to tidy up.
-func (s *server) kill() {
-	if s.cmd == nil || s.cmd.ProcessState != nil {
-		return
-	}
-	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-}
-
-func (s *server) withDB(do func(db *dbx.DB) error) error {
-	db, err := core.DefaultDBConnect(filepath.Join(s.dir, "pb_data", "data.db"))
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(db), db.Close())
-}
-
-func (s *server) call(method, path string, body any, into any) error {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequest(method, "http://"+s.addr+path, bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", s.token)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: %d %s", method, path, res.StatusCode, answer)
-	}
-	return json.Unmarshal(answer, into)
-}
-
-func (s *server) send(people int) (string, error) {
-	var auth struct{ Token string }
-	if err := s.call(http.MethodPost, "/api/collections/_superusers/auth-with-password", map[string]any{"identity": rootEmail, "password": rootPassword}, &auth); err != nil {
-		return "", err
-	}
-	s.token = auth.Token
+func send(s *process.Server, o options) (string, error) {
 	var n struct{ ID string }
-	err := s.call(http.MethodPost, "/api/collections/notifications/records", map[string]any{"title": "Hello {{ user.name }}", "body": "We are open.",
-		"channels": []string{"email", "inbox"}, "audience": "everyone", "confirmRecipients": people, "action": "send"}, &n)
+	err := s.Call(http.MethodPost, "/api/collections/notifications/records", map[string]any{"title": "Hello {{ user.name }}", "body": "We are open.",
+		"channels": o.channels, "audience": "everyone", "confirmRecipients": o.people, "action": "send"}, &n)
 	return n.ID, err
 }
 
-func (s *server) await(id string, timeout time.Duration) (string, error) {
+func await(s *process.Server, id string, timeout time.Duration) (status, reason string, err error) {
 	var n struct{ Status, StatusReason string }
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // between two looks
-		if err := s.call(http.MethodGet, "/api/collections/notifications/records/"+id, nil, &n); err != nil {
-			return "", err
+		if err := s.Call(http.MethodGet, "/api/collections/notifications/records/"+id, nil, &n); err != nil {
+			return "", "", err
 		}
 		switch n.Status {
 		case "queued", "sending", "scheduled":
 		default:
-			return n.Status, nil
+			return n.Status, n.StatusReason, nil
 		}
 	}
-	return n.Status, fmt.Errorf("the notification is still %s after %s (%s)", n.Status, timeout, n.StatusReason)
+	return "", "", fmt.Errorf("the notification is still %s after %s (%s)", n.Status, timeout, n.StatusReason)
+}
+
+// userHash is bcrypt of something nobody signs in with, at its lowest cost.
+const userHash = "$2a$04$0hePurI82RKlzDnX.1tq/uUz9Ck9n.Zog/jXQsMksc8XUEtk0.Uby"
+
+func seed(db *dbx.DB, people int) error {
+	return db.Transactional(func(tx *dbx.Tx) error {
+		user := tx.NewQuery("INSERT INTO users (id, email, name, phone, phoneVerified, password, tokenKey, created, updated)" +
+			" VALUES ({:id}, {:email}, {:name}, {:phone}, TRUE, {:hash}, {:key}, {:at}, {:at})").Prepare()
+		defer user.Close()
+		device := tx.NewQuery("INSERT INTO devices (id, user, platform, pushService, token, status, registeredAt, created, updated)" +
+			" VALUES ({:id}, {:id}, {:platform}, {:service}, {:token}, 'active', {:at}, {:at}, {:at})").Prepare()
+		defer device.Close()
+		for i := range people {
+			params := dbx.Params{"id": userID(i), "email": address(i), "name": name(i), "phone": phone(i), "hash": userHash, "key": fmt.Sprintf("%050d", i),
+				"at": "2026-01-01 00:00:00.000Z", "platform": "ios", "service": "apns", "token": deviceToken(i)}
+			if !hasIPhone(i) {
+				params["platform"], params["service"] = "android", "fcm"
+			}
+			if _, err := user.Bind(params).Execute(); err != nil {
+				return fmt.Errorf("seed people: %w", err)
+			}
+			if _, err := device.Bind(params).Execute(); err != nil {
+				return fmt.Errorf("seed devices: %w", err)
+			}
+		}
+		return nil
+	})
 }

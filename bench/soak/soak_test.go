@@ -15,7 +15,9 @@ func TestKilledMidSend(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "groundwork")
 	out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput()
 	require.NoError(t, err, string(out))
-	r, err := run(options{binary: binary, people: 400, kills: 4, mailDelay: 10 * time.Millisecond, timeout: time.Minute})
+	o := defaults()
+	o.binary, o.people, o.kills, o.callbackDelay, o.timeout = binary, 300, 2, 200*time.Millisecond, time.Minute
+	r, err := run(o)
 	require.NoError(t, err)
 	t.Log("\n" + r.String())
 	require.NoError(t, r.err())

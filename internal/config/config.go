@@ -3,8 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/mail"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -20,6 +20,9 @@ type Values struct {
 	SuperuserPassword string
 	SMTP              *SMTP
 	PromotionalSMTP   *SMTP
+	APNs              *APNs
+	FCM               *FCM
+	Twilio            *Twilio
 }
 
 // SMTP is one mail server.
@@ -75,7 +78,24 @@ var names = func() []string {
 var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_"}
 
 // FromEnviron reads the process's environment.
-func FromEnviron() (Values, error) { return Read(os.Environ(), os.ReadFile) }
+func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
+
+// maxSecret is longer than any key file. A name such as /dev/zero, or that of a
+// log, would be read for ever otherwise.
+const maxSecret = 1 << 20
+
+func readSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err == nil && len(raw) > maxSecret {
+		return nil, errors.New("it is larger than 1 MB, so it cannot be a password or key")
+	}
+	return raw, err
+}
 
 // Read reads variables given as NAME=value. The error is an [*Error].
 func Read(environ []string, readFile func(string) ([]byte, error)) (Values, error) {
@@ -128,15 +148,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 
 	v.SMTP = r.smtp("SMTP_")
 	v.PromotionalSMTP = r.smtp("PROMOTIONAL_SMTP_")
-
-	r.oneOf("APNS_ENVIRONMENT", "", "production", "sandbox")
-	for _, name := range []string{"APNS_ENDPOINT", "FCM_ENDPOINT", "TWILIO_ENDPOINT"} {
-		if value := r.get(name); value != "" {
-			if u, err := url.Parse(value); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-				r.problem("%s is %q, which is not a web address such as https://gateway.example.com.", name, value)
-			}
-		}
-	}
+	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}
@@ -227,7 +239,9 @@ func (r *reader) smtp(prefix string) *SMTP {
 	if s.Host == "" && !r.failed[prefix+"HOST"] {
 		r.problem("%s is set and %sHOST is not: set it to the name of the mail server.", set[0], prefix)
 	}
-	if host, port, ok := strings.Cut(s.Host, ":"); ok && !strings.Contains(port, ":") {
+	if _, rest, ok := strings.Cut(s.Host, "://"); ok {
+		r.problem("%sHOST is %q: write only the name of the mail server, such as %s.", prefix, s.Host, strings.TrimRight(rest, "/"))
+	} else if host, port, ok := strings.Cut(s.Host, ":"); ok && !strings.Contains(port, ":") {
 		r.problem("%sHOST is %q: write the port into %sPORT, and only %s here.", prefix, s.Host, prefix, host)
 	}
 	if value := strings.TrimSpace(r.get(prefix + "PORT")); value != "" {

@@ -1,8 +1,14 @@
 package config
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,6 +54,7 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 		{[]string{"SMTP_HOST=mail.example.com"}, []string{"SMTP_FROM is missing"}},
 		{[]string{"SMTP_FROM=a@example.com"}, []string{"SMTP_HOST is not"}},
 		{[]string{"SMTP_HOST=mail.example.com:587", "SMTP_FROM=x"}, []string{"write the port into SMTP_PORT", "SMTP_FROM is"}},
+		{[]string{"SMTP_HOST=smtp://mail.example.com/", "SMTP_FROM=a@example.com"}, []string{"write only the name of the mail server, such as mail.example.com."}},
 		{[]string{"SMTP_HOST=m", "SMTP_FROM=a@example.com", "SMTP_PORT=abc", "SMTP_TLS=ssl", "SMTP_USERNAME=u"},
 			[]string{"SMTP_TLS is", "SMTP_PORT is", "SMTP_PASSWORD is not"}},
 		{[]string{"PROMOTIONAL_SMTP_HOST=m"}, []string{"PROMOTIONAL_SMTP_FROM is missing"}},
@@ -75,4 +82,67 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 			require.NotContains(t, err.Error(), "from-a-file")
 		})
 	}
+}
+
+// signingKey is a throw-away ECDSA key.
+func signingKey(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+func TestReadPushAndSMS(t *testing.T) {
+	t.Parallel()
+	key, account := signingKey(t), `{"type":"service_account","project_id":"shop","client_email":"a@example.com","private_key":"x"}`
+	sid := "AC" + strings.Repeat("0", 32)
+	v, err := read("APNS_KEY="+strings.ReplaceAll(key, "\n", `\n`), "APNS_KEY_ID=ABC123DEFG", "APNS_TEAM_ID=DEF123GHIJ", "APNS_TOPIC=com.example.shop",
+		"APNS_ENVIRONMENT=sandbox", "APNS_ENDPOINT=https://127.0.0.1:1/", "FCM_CREDENTIALS="+account,
+		"TWILIO_ACCOUNT_SID="+sid, "TWILIO_AUTH_TOKEN=t", "TWILIO_TRANSACTIONAL_SENDER=+15005550006", "TWILIO_PROMOTIONAL_SENDER=Shop")
+	require.NoError(t, err)
+	require.Equal(t, &APNs{Key: strings.TrimSpace(key) + "\n", KeyID: "ABC123DEFG", TeamID: "DEF123GHIJ", Topic: "com.example.shop",
+		Environment: "sandbox", Endpoint: "https://127.0.0.1:1"}, &APNs{Key: strings.TrimSpace(v.APNs.Key) + "\n", KeyID: v.APNs.KeyID, TeamID: v.APNs.TeamID,
+		Topic: v.APNs.Topic, Environment: v.APNs.Environment, Endpoint: v.APNs.Endpoint})
+	require.Equal(t, &FCM{Credentials: account, ProjectID: "shop"}, v.FCM)
+	require.Equal(t, &Twilio{AccountSID: sid, AuthToken: "t", Transactional: "+15005550006", Promotional: "Shop"}, v.Twilio)
+
+	// An endpoint or environment alone sets up nothing.
+	v, err = read("APNS_ENVIRONMENT=sandbox", "FCM_ENDPOINT=http://127.0.0.1:1")
+	require.NoError(t, err)
+	require.Nil(t, v.APNs)
+	require.Nil(t, v.FCM)
+	require.Nil(t, v.Twilio)
+
+	for _, tc := range []struct{ env, want []string }{
+		{[]string{"APNS_KEY=nonsense", "APNS_KEY_ID=short"}, []string{"APNS_TEAM_ID is not", "APNS_TOPIC is not", "APNS_KEY is not the text", "APNS_KEY_ID is \"short\""}},
+		{[]string{"APNS_ENVIRONMENT=test"}, []string{"APNS_ENVIRONMENT is \"test\""}},
+		{[]string{"FCM_CREDENTIALS=/path/to.json"}, []string{"FCM_CREDENTIALS is not JSON"}},
+		{[]string{`FCM_CREDENTIALS={"type":"authorized_user"}`}, []string{"FCM_CREDENTIALS is not a service account"}},
+		{[]string{"FCM_ENDPOINT=gateway"}, []string{"FCM_ENDPOINT is \"gateway\""}},
+		{[]string{"TWILIO_ACCOUNT_SID=AC1"}, []string{"TWILIO_AUTH_TOKEN is not", "TWILIO_ACCOUNT_SID is \"AC1\"", "there is no sender"}},
+		{[]string{"TWILIO_ACCOUNT_SID=" + sid, "TWILIO_AUTH_TOKEN=t", "TWILIO_TRANSACTIONAL_SENDER=+15005550006", "TWILIO_PROMOTIONAL_SENDER=+15005550006"}, []string{"are the same"}},
+		{[]string{"TWILIO_ACCOUNT_SID=" + sid, "TWILIO_AUTH_TOKEN=t", "TWILIO_TRANSACTIONAL_SENDER=not a sender at all"}, []string{"TWILIO_TRANSACTIONAL_SENDER is"}},
+	} {
+		_, err := read(tc.env...)
+		var all *Error
+		require.ErrorAs(t, err, &all, "%v", tc.env)
+		text := strings.Join(all.Problems, "\n")
+		for _, want := range tc.want {
+			require.Contains(t, text, want)
+		}
+		require.Len(t, all.Problems, len(tc.want), text)
+	}
+}
+
+func TestAFileThatNeverEndsIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, os.WriteFile(path, make([]byte, maxSecret+1), 0o600))
+	_, err := readSecret(path)
+	require.ErrorContains(t, err, "larger than 1 MB")
+	require.NoError(t, os.Truncate(path, maxSecret))
+	_, err = readSecret(path)
+	require.NoError(t, err)
 }

@@ -44,15 +44,45 @@ func String(s string) string {
 	s = jwt.ReplaceAllString(s, Mark)
 	s = bearer.ReplaceAllString(s, "$1 "+Mark)
 	s = pair.ReplaceAllString(s, "$1"+Mark)
-	return long.ReplaceAllString(s, Mark)
+	return withoutKeys(s)
 }
+
+// withoutKeys takes out what looks like a key. A path of this product is as long
+// as one, and its words and ids have no capital letters; of 48 characters of
+// base64 twenty are capitals.
+func withoutKeys(s string) string {
+	return long.ReplaceAllStringFunc(s, func(run string) string {
+		if !strings.Contains(run, "/") {
+			return Mark
+		}
+		capitals := 0
+		for _, r := range run {
+			if r >= 'A' && r <= 'Z' {
+				capitals++
+			}
+		}
+		if capitals >= 6 || strings.ContainsAny(run, "+=") {
+			return Mark
+		}
+		segments := strings.Split(run, "/")
+		for i, segment := range segments {
+			if len(segment) >= longest {
+				segments[i] = Mark
+			}
+		}
+		return strings.Join(segments, "/")
+	})
+}
+
+// longest is the length from which on a word is taken for a key.
+const longest = 48
 
 // URL takes secrets out of a path with its query: the values of secret
 // parameters, and tokens that are part of the path. What cannot be parsed loses
 // its whole query.
 func URL(s string) string {
 	path, query, has := strings.Cut(s, "?")
-	path = long.ReplaceAllString(jwt.ReplaceAllString(path, Mark), Mark)
+	path = withoutKeys(jwt.ReplaceAllString(path, Mark))
 	if !has {
 		return path
 	}

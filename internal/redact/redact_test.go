@@ -40,6 +40,28 @@ func TestURLAndValue(t *testing.T) {
 	require.Contains(t, string(raw), "yes")
 }
 
+func TestPathsStayReadable(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{
+		"/api/collections/notifications/records/8www344li9l81c7",
+		"/api/collections/notification_deliveries/records/8www344li9l81c7?page=2",
+		"/api/files/notification_templates/8www344li9l81c7/some_picture_of_something_k2j3h4g5f6.png",
+	} {
+		require.Equal(t, path, URL(path))
+		require.Equal(t, "GET "+path, String("GET "+path))
+	}
+	for _, key := range []string{
+		strings.Repeat("deadbeef01", 6), // hex
+		strings.Repeat("abcdefghjk234567", 4),
+		"Zm9vYmFy/Zm9vYmFyZm9vYmFyZm9v/YmFyZm9vYmFyZm9vYmFyZm9vYmFy",
+		"zm9vymfy/zm9vymfyzm9vymfyzm9v+ymfyzm9vymfyzm9vymfyzm9vymfy",
+	} {
+		require.NotContains(t, URL("/api/unsubscribe/"+key), key[:20])
+		require.NotContains(t, String("the key "+key+" is wrong"), key[:20])
+	}
+	require.Equal(t, "/api/unsubscribe/"+Mark, URL("/api/unsubscribe/"+strings.Repeat("abcdefghjk234567", 4)))
+}
+
 func FuzzNoSecretSurvives(f *testing.F) {
 	f.Add("before ", "after")
 	f.Fuzz(func(t *testing.T, before, after string) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/wneessen/go-mail/smtp"
 	"golang.org/x/net/idna"
@@ -56,7 +57,7 @@ type Provider struct {
 
 // New returns a provider for an e-mail row. Its config keys are described at
 // [notifications.ProviderConfig]; it does not connect yet.
-func New(cfg notifications.ProviderConfig) (notifications.Provider, error) {
+func New(cfg notifications.ProviderConfig) (notifications.Adapter, error) {
 	p := &Provider{
 		host:       text(cfg.Config, "host"),
 		mode:       strings.ToLower(text(cfg.Config, "tls")),
@@ -68,8 +69,17 @@ func New(cfg notifications.ProviderConfig) (notifications.Provider, error) {
 	if p.host == "" {
 		return nil, fmt.Errorf("the mail server's name (host) is missing")
 	}
-	if strings.ContainsAny(p.host, " \r\n/:") && net.ParseIP(p.host) == nil {
-		return nil, fmt.Errorf("%q is not a mail server's name: write it without port and without a scheme", p.host)
+	if net.ParseIP(p.host) == nil {
+		// The resolver and the certificate know a name such as müller.example only
+		// in its ASCII form.
+		ascii, err := idna.Lookup.ToASCII(p.host)
+		if isASCII(p.host) {
+			ascii, err = p.host, nil // also names with _, which container networks have
+		}
+		if err != nil || strings.ContainsFunc(ascii, func(r rune) bool { return r <= ' ' || strings.ContainsRune("/:@[]", r) }) {
+			return nil, fmt.Errorf("%q is not a mail server's name: write it without port and without a scheme", p.host)
+		}
+		p.host = ascii
 	}
 	switch p.mode {
 	case "":
@@ -90,6 +100,9 @@ func New(cfg notifications.ProviderConfig) (notifications.Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the sender's address (from) %q is not an e-mail address", address)
 	}
+	if _, _, err := asciiAddress(from.Address); err != nil {
+		return nil, fmt.Errorf("the sender's address (from) %q is not an e-mail address", address)
+	}
 	p.from = *from
 	if name := text(cfg.Config, "fromName"); name != "" {
 		p.from.Name = name
@@ -102,6 +115,10 @@ func New(cfg notifications.ProviderConfig) (notifications.Provider, error) {
 		}
 	}
 	return p, nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 func validHostname(s string) bool {
@@ -124,7 +141,9 @@ func portOf(value any, mode string) (int, error) {
 	case int64:
 		port = int(v)
 	case float64:
-		port = int(v)
+		if port = int(v); float64(port) != v {
+			return 0, fmt.Errorf("port %v is not a whole number", v)
+		}
 	case string:
 		if v = strings.TrimSpace(v); v != "" {
 			n, err := strconv.Atoi(v)
@@ -190,9 +209,13 @@ func (p *Provider) Send(ctx context.Context, m *notifications.Message) notificat
 	if fault != nil {
 		return p.outcome(fault)
 	}
-	// A server may have closed an idle connection: that shows at the first
-	// command, when nothing of the mail has left, and a fresh one is tried once.
+	// A server may have closed an idle connection, with or without a farewell
+	// (421): that shows at the first command, when nothing of the mail has left,
+	// and a fresh one is tried once.
 	for fresh := false; ; fresh = true {
+		if err := ctx.Err(); err != nil {
+			return p.outcome(newFault(stageDial, err))
+		}
 		s, isNew, fault := p.take(ctx, fresh)
 		if fault != nil {
 			return p.outcome(fault)
@@ -206,12 +229,12 @@ func (p *Provider) Send(ctx context.Context, m *notifications.Message) notificat
 			}
 			return notifications.Outcome{Kind: notifications.Accepted, ProviderMessageID: id}
 		}
-		if fault.reply == nil || fault.stage == stageSent || !s.reset() {
+		if fault.reply == nil || fault.stage == stageSent || fault.closing() || ctx.Err() != nil || !s.reset() {
 			s.drop()
 		} else {
 			p.give(s)
 		}
-		if !isNew && fault.stage == stageMail && fault.connectionLost() && ctx.Err() == nil {
+		if !isNew && fault.stage == stageMail && (fault.connectionLost() || fault.closing()) && ctx.Err() == nil {
 			continue
 		}
 		return p.outcome(fault)
@@ -248,7 +271,7 @@ func (p *Provider) take(ctx context.Context, fresh bool) (s *session, isNew bool
 func (p *Provider) give(s *session) {
 	s.usedAt = time.Now()
 	p.mu.Lock()
-	if p.closed || s.sent >= maxPerConnection || len(p.idle) >= maxConnections {
+	if p.closed || s.spoiled || s.sent >= maxPerConnection || len(p.idle) >= maxConnections {
 		p.mu.Unlock()
 		s.quit()
 		return
@@ -288,9 +311,12 @@ type session struct {
 	client *smtp.Client
 	usedAt time.Time
 	sent   int
+	// spoiled: a context ended just when its mail was done, and its end may still
+	// hit whoever uses the connection next.
+	spoiled bool
 }
 
-func (p *Provider) open(ctx context.Context) (*session, *fault) {
+func (p *Provider) open(ctx context.Context) (s *session, _ *fault) {
 	address := net.JoinHostPort(p.host, strconv.Itoa(p.port))
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -298,7 +324,11 @@ func (p *Provider) open(ctx context.Context) (*session, *fault) {
 		return nil, newFault(stageDial, err)
 	}
 	stop := guard(ctx, conn)
-	defer stop()
+	defer func() {
+		if !stop() && s != nil {
+			s.spoiled = true
+		}
+	}()
 	config := &tls.Config{ServerName: p.host, MinVersion: tls.VersionTLS12}
 	if p.mode == tlsImplicit {
 		secure := tls.Client(conn, config)
@@ -313,7 +343,7 @@ func (p *Provider) open(ctx context.Context) (*session, *fault) {
 		_ = conn.Close()
 		return nil, newFault(stageGreeting, err)
 	}
-	s := &session{conn: conn, client: client, usedAt: time.Now()}
+	s = &session{conn: conn, client: client, usedAt: time.Now()}
 	fail := func(st stage, err error) (*session, *fault) {
 		s.drop()
 		return nil, newFault(st, err)
@@ -389,23 +419,26 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// guard makes blocking reads and writes end with ctx.
-func guard(ctx context.Context, conn net.Conn) (stop func()) {
+// guard makes blocking reads and writes end with ctx. stop returns false when
+// ctx has ended: the connection is of no use then.
+func guard(ctx context.Context, conn net.Conn) (stop func() bool) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
 	cancel := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return func() {
-		if cancel() {
-			_ = conn.SetDeadline(time.Time{})
+	return func() bool {
+		if !cancel() {
+			return false
 		}
+		_ = conn.SetDeadline(time.Time{})
+		return true
 	}
 }
 
 // send hands over one mail and returns the server's last answer.
 func (s *session) send(ctx context.Context, env *envelope, raw []byte) (string, *fault) {
 	stop := guard(ctx, s.conn)
-	defer stop()
+	defer func() { s.spoiled = !stop() || s.spoiled }()
 	s.client.SkipSMTPUTF8(!env.utf8)
 	if env.utf8 {
 		if ok, _ := s.client.Extension("SMTPUTF8"); !ok {
@@ -426,8 +459,16 @@ func (s *session) send(ctx context.Context, env *envelope, raw []byte) (string, 
 	if err != nil {
 		return "", newFault(stageData, err)
 	}
+	// As long as the final dot has not left, the server throws away what it has.
+	// The buffer is emptied before the dot, so that a line that breaks in the
+	// middle of a mail leaves no doubt about it.
 	if _, err := w.Write(raw); err != nil {
-		// The final dot has not left: the server throws away what it has.
+		return "", newFault(stageData, err)
+	}
+	if err := s.client.Text.W.Flush(); err != nil {
+		return "", newFault(stageData, err)
+	}
+	if err := ctx.Err(); err != nil {
 		return "", newFault(stageData, err)
 	}
 	s.sent++
@@ -470,13 +511,13 @@ func (p *Provider) envelope(m *notifications.Message) (*envelope, *fault) {
 	if m.Email != nil && m.Email.From != "" {
 		from, err := mail.ParseAddress(m.Email.From)
 		if err != nil {
-			return nil, newFault(stageContent, fmt.Errorf("the sender %q is not an e-mail address", m.Email.From))
+			return nil, newFault(stageContent, errBadSender)
 		}
 		env.header = *from
 	}
 	var err error
 	if env.from, env.utf8, err = asciiAddress(env.header.Address); err != nil {
-		return nil, newFault(stageContent, err)
+		return nil, newFault(stageContent, errBadSender)
 	}
 	recipients := []string{m.Target.Address}
 	if m.Email != nil {
@@ -484,7 +525,7 @@ func (p *Provider) envelope(m *notifications.Message) (*envelope, *fault) {
 			for _, copyTo := range list {
 				a, err := mail.ParseAddress(copyTo)
 				if err != nil {
-					return nil, newFault(stageContent, fmt.Errorf("the copy to %q is not an e-mail address", copyTo))
+					return nil, newFault(stageContent, errBadCopy)
 				}
 				recipients = append(recipients, a.Address)
 			}
@@ -513,9 +554,10 @@ func asciiAddress(address string) (ascii string, utf8 bool, err error) {
 		return "", false, errBadAddress
 	}
 	local, domain := address[:at], address[at+1:]
-	domain, err = idna.Lookup.ToASCII(domain)
-	if err != nil {
-		return "", false, errBadAddress
+	if !isASCII(domain) { // what is ASCII is the server's to judge, such as a name with _
+		if domain, err = idna.Lookup.ToASCII(domain); err != nil {
+			return "", false, errBadAddress
+		}
 	}
 	for _, r := range local {
 		utf8 = utf8 || r > 127

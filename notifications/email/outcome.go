@@ -38,6 +38,9 @@ var (
 	errOpenPassword = errors.New("the password would travel unencrypted")
 	errNoUTF8       = errors.New("the server does not take addresses with such characters")
 	errBadAddress   = errors.New("not an e-mail address")
+	errBadSender    = errors.New("its sender (from) is not an e-mail address")
+	errBadCopy      = errors.New("one of its copies (cc, bcc) does not go to an e-mail address")
+	errBadReplyTo   = errors.New("the address to reply to is not an e-mail address")
 )
 
 // fault is why a mail was not handed over.
@@ -55,6 +58,9 @@ func newFault(st stage, err error) *fault {
 }
 
 func (f *fault) connectionLost() bool { return f.reply == nil && !f.timedOut() }
+
+// closing says that the server ends the session, whatever was asked.
+func (f *fault) closing() bool { return f.reply != nil && f.reply.Code == 421 }
 
 func (f *fault) timedOut() bool {
 	var timeout net.Error
@@ -112,6 +118,13 @@ func (p *Provider) classify(f *fault) notifications.Outcome {
 		said = " (it said " + code + ")"
 	}
 
+	switch {
+	case errors.Is(f.err, context.Canceled) && f.stage != stageSent:
+		// We stopped, not the server: nothing is said against it.
+		return notifications.Outcome{Kind: notifications.Retry, Explanation: "Sending was stopped before this message was handed over."}
+	case f.closing():
+		return down("The mail server %s is closing down or busy%s.", p.host, said)
+	}
 	switch f.stage {
 	case stageContent:
 		return notifications.Outcome{Kind: notifications.PayloadBad, Explanation: "The message cannot be sent: " + f.err.Error() + "."}
@@ -124,8 +137,14 @@ func (p *Provider) classify(f *fault) notifications.Outcome {
 	case stageTLS:
 		return p.classifyTLS(f, config, down)
 	case stageGreeting:
-		if permanent {
+		var garbage textproto.ProtocolError
+		switch {
+		case permanent:
 			return config("The mail server %s refuses connections from here%s.", p.host, said)
+		case errors.As(f.err, &garbage):
+			return config("What answers at %s:%d is not a mail server: check the host and the port.", p.host, p.port)
+		case f.timedOut() && p.port == 465 && p.mode != tlsImplicit:
+			return down("The mail server %s says nothing: port 465 is for tls set to tls.", p.host)
 		}
 		return down("The mail server %s does not take mail at the moment%s.", p.host, said)
 	case stageAuth:
@@ -140,8 +159,6 @@ func (p *Provider) classify(f *fault) notifications.Outcome {
 		return down("The mail server %s could not check the sign-in at the moment%s.", p.host, said)
 	case stageMail:
 		switch {
-		case temporary && f.reply.Code == 421:
-			return down("The mail server %s is closing down or busy%s.", p.host, said)
 		case temporary:
 			return down("The mail server %s does not take mail from this sender at the moment%s.", p.host, said)
 		case permanent && f.reply.Code == 530:
@@ -218,8 +235,6 @@ func (p *Provider) classifyRecipient(f *fault, config, down func(string, ...any)
 	}
 	words := strings.ToLower(f.reply.Msg)
 	switch code, enhanced := f.reply.Code, f.enhanced(); {
-	case code == 421:
-		return down("The mail server %s is closing down or busy%s.", p.host, said)
 	case code/100 == 4:
 		o := notifications.Outcome{Kind: notifications.Retry, Explanation: "The mail server asks to try this recipient again later" + said + "."}
 		if code == 450 || code == 451 || strings.Contains(words, "greylist") {

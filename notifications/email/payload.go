@@ -39,16 +39,16 @@ func payload(m *notifications.Message, env *envelope, date time.Time) ([]byte, e
 	for _, cc := range content.Cc {
 		a, err := mail.ParseAddress(cc)
 		if err != nil {
-			return nil, fmt.Errorf("the copy to %q is not an e-mail address", cc)
+			return nil, errBadCopy
 		}
-		msg.AddCcMailAddress(a)
+		msg.AddCcMailAddress(clean(*a))
 	}
 	if content.ReplyTo != "" {
 		a, err := mail.ParseAddress(content.ReplyTo)
 		if err != nil {
-			return nil, fmt.Errorf("the address to reply to, %q, is not an e-mail address", content.ReplyTo)
+			return nil, errBadReplyTo
 		}
-		msg.ReplyToMailAddress(a)
+		msg.ReplyToMailAddress(clean(*a))
 	}
 	msg.Subject(oneLine(content.Subject))
 	msg.SetDateWithValue(date)
@@ -89,7 +89,12 @@ func payload(m *notifications.Message, env *envelope, date time.Time) ([]byte, e
 	return out.Bytes(), nil
 }
 
+// clean makes an address fit for a header: a domain in its ASCII form needs no
+// server that takes SMTPUTF8.
 func clean(a mail.Address) *mail.Address {
+	if ascii, _, err := asciiAddress(a.Address); err == nil {
+		a.Address = ascii
+	}
 	return &mail.Address{Name: oneLine(a.Name), Address: a.Address}
 }
 

@@ -1,5 +1,6 @@
 // Package providertest holds what every provider adapter is tested with: the
-// conformance suite ([Run]) and the doubles of the vendors ([SMTP]).
+// conformance suite ([Run]) and the doubles of the vendors ([APNs], [FCM],
+// [SMTP], [Twilio]).
 //
 // A double is a real server on a loopback address. It checks what the vendor
 // checks, answers as the vendor answers (slow, refusing, dropping in the middle,

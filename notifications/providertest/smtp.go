@@ -87,6 +87,11 @@ type Behaviour struct {
 	Mail Reply
 	// All treats every mail for whose recipient there is no [SMTP.Script].
 	All Script
+	// HangUp is the command, such as "EHLO", at which the double hangs up without
+	// an answer; "CONNECT" hangs up in place of the greeting.
+	HangUp string
+	// Garbage greets as a web server would.
+	Garbage bool
 }
 
 // Script is how the double treats mail to one recipient.
@@ -182,6 +187,7 @@ type SMTP struct {
 	peak        int
 	transcript  strings.Builder
 	server      *smtp.Server
+	listener    net.Listener
 	served      chan struct{}
 	done        chan struct{} // ends all delays
 	up          bool
@@ -255,7 +261,7 @@ func (s *SMTP) Up() error {
 		server.Debug = transcript{s}
 	}
 	served := make(chan struct{})
-	s.server, s.served, s.done, s.up = server, served, make(chan struct{}), true
+	s.server, s.listener, s.served, s.done, s.up = server, listener, served, make(chan struct{}), true
 	go func() {
 		defer close(served)
 		_ = server.Serve(wires{listener, s})
@@ -272,7 +278,7 @@ func (s *SMTP) Down() error {
 		return nil
 	}
 	s.up = false
-	server, served := s.server, s.served
+	server, listener, served := s.server, s.listener, s.served
 	close(s.done)
 	open := make([]*wire, 0, len(s.wires))
 	for w := range s.wires {
@@ -283,6 +289,10 @@ func (s *SMTP) Down() error {
 		w.cut()
 	}
 	if err := server.Close(); err != nil && !errors.Is(err, smtp.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("stop SMTP double: %w", err)
+	}
+	// The server knows the listener only once it serves, which may be later.
+	if err := listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("stop SMTP double: %w", err)
 	}
 	<-served
@@ -301,6 +311,26 @@ func (s *SMTP) Down() error {
 		case <-ctx.Done():
 			return fmt.Errorf("stop SMTP double: %d connections do not end", n)
 		}
+	}
+}
+
+// HangUp ends the connections there are, without a farewell, and goes on
+// listening: as a firewall that forgets idle lines.
+func (s *SMTP) HangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.wires {
+		w.cut()
+	}
+}
+
+// Release ends the delays that are under way.
+func (s *SMTP) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up {
+		close(s.done)
+		s.done = make(chan struct{})
 	}
 }
 

@@ -227,3 +227,12 @@ func TestSMTPLimits(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	require.Eventually(t, func() bool { _, open, _ := idle.Connections(); return open == 0 }, time.Minute, time.Millisecond)
 }
+
+func TestSMTPDownAtOnce(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		s, err := providertest.StartSMTP(providertest.SMTPOptions{})
+		require.NoError(t, err)
+		require.NoError(t, s.Close(), "before it serves, too")
+	}
+}

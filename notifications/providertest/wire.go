@@ -49,7 +49,11 @@ func (w *wire) Read(p []byte) (int, error) {
 		if err != nil || n == 0 {
 			return n, err
 		}
+		verb := w.owner.behaviour().HangUp
 		switch line := strings.ToUpper(string(p[:min(n, 16)])); {
+		case verb != "" && strings.HasPrefix(line, verb):
+			w.cut()
+			return 0, io.EOF
 		case !secure && w.config != nil && strings.HasPrefix(line, "STARTTLS\r\n"):
 			if reply := w.owner.behaviour().StartTLS; reply.Code != 0 {
 				if _, err := io.WriteString(inner, reply.wire()); err != nil {
@@ -111,6 +115,13 @@ func (w *wire) Write(p []byte) (int, error) {
 	if first {
 		b := w.owner.behaviour()
 		w.owner.sleep(b.GreetingDelay)
+		switch {
+		case b.HangUp == "CONNECT":
+			w.cut()
+			return 0, io.ErrClosedPipe
+		case b.Garbage:
+			out, hangUp = []byte("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"), true
+		}
 		if b.Greeting.Code != 0 {
 			out, hangUp = []byte(b.Greeting.wire()), true
 		}

@@ -1,0 +1,125 @@
+// What the browser tests know of PocketBase's dashboard, and how they start a
+// browser. Mouse and keyboard only.
+import { createRequire } from "node:module";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const require = createRequire(new URL("../web/package.json", import.meta.url));
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+export const password = "a-long-password";
+
+export async function launch() {
+  const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), "browser-")), {
+    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+    viewport: { width: 1280, height: 860 },
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync"],
+  });
+  context.setDefaultTimeout(30_000);
+  return context;
+}
+
+// axeFaults returns what axe finds on the page, as lines to read.
+export async function axeFaults(page) {
+  await page.evaluate(axe); // a script tag would be refused by the page itself
+  const found = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }));
+  return found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target).join(", ")}`);
+}
+
+export const signUp = async (page, name, email = `${name.toLowerCase()}@example.com`) => {
+  await page.bringToFront();
+  await page.locator("#sign input[name=name]").fill(name);
+  await page.locator("#sign input[name=email]").fill(email);
+  await page.locator("#sign input[name=password]").fill(password);
+  await page.locator("#sign button[type=submit]").click();
+  await page.locator("#member").waitFor();
+};
+
+export const dashboard = {
+  firstSuperuser: async (p, link) => {
+    await p.goto(link);
+    await p.locator("input[type=email]").fill("owner@example.com");
+    for (const field of await p.locator("input[type=password]").all()) await field.fill(password);
+    await p.getByRole("button", { name: "Create superuser and login" }).click();
+    await p.waitForURL(/collections/);
+  },
+
+  // In the sidebar; some collections are in its folded System group.
+  open: async (p, collection) => {
+    await p.bringToFront(); // Chromium can keep a click in a tab behind for long
+    const entry = p.locator(`button.nav-item[title="${collection}"]`);
+    await p.locator('button.nav-item[title="users"]').waitFor();
+    if (!(await entry.isVisible())) await p.locator("summary").filter({ hasText: "System" }).click();
+    await entry.click();
+    await p.locator(`button.nav-item.active[title="${collection}"]`).waitFor();
+    await p.locator(".page-header").getByText(collection, { exact: true }).waitFor();
+  },
+
+  newRecord: async (p) => {
+    await p.getByRole("button", { name: "New record" }).first().click();
+    await p.getByRole("button", { name: "Create", exact: true }).waitFor();
+  },
+  edit: async (p, text) => {
+    await p.locator("tr").filter({ hasText: text }).first().click();
+    await p.getByRole("button", { name: "Save changes", exact: true }).waitFor();
+  },
+  field: (p, name) => p.locator(`[name="${name}"]`).first(),
+  choose: async (p, name, ...values) => {
+    const input = p.locator(".record-field-input.field-type-select").filter({ has: p.locator(`.input.select[name="${name}"]`) });
+    for (const value of values) {
+      const option = p.locator("button.dropdown-item.select-option:visible").filter({ hasText: new RegExp(`^\\s*${value}\\s*$`) });
+      if (!(await option.count())) await input.locator("button.selected-container").click();
+      await option.first().click();
+    }
+    await p.keyboard.press("Escape").catch(() => {});
+  },
+  toggle: (p, name) => p.locator("label[for]:visible").filter({ hasText: new RegExp(`^\\s*${name}\\s*$`) }).last().click(),
+
+  // pick chooses a record for a relation field by the text it is shown with.
+  pick: async (p, name, text) => {
+    await p.locator(`output[name="${name}"]`).getByRole("button", { name: "Open records picker" }).click();
+    const row = p.getByText(text, { exact: true }).last();
+    await row.waitFor();
+    const box = await row.boundingBox();
+    await p.mouse.click(box.x + 300, box.y + box.height / 2); // the row; the name itself opens a preview
+    await p.getByText("Selected (1").waitFor();
+    await p.getByRole("button", { name: "Set selection" }).click();
+  },
+
+  save: async (p, name) => {
+    await p.getByRole("button", { name, exact: true }).last().click();
+    await p.getByRole("button", { name, exact: true }).last().waitFor({ state: "hidden" });
+  },
+  // refused saves and returns the sentence that stands at the field then.
+  refused: async (p, name, field) => {
+    await p.getByRole("button", { name, exact: true }).last().click();
+    const sentence = p.locator(`.field-help.error[data-input-name="${field}"]`);
+    await sentence.waitFor();
+    return (await sentence.innerText()).trim();
+  },
+
+  // columns leaves the list with these (and the id, which stays).
+  columns: async (p, ...names) => {
+    await p.getByRole("button", { name: "Toggle columns" }).click();
+    for (const label of await p.locator(".records-list-columns-dropdown label:visible").all()) {
+      if (!names.includes((await label.innerText()).trim())) await label.click();
+    }
+    await p.keyboard.press("Escape");
+    await p.locator(".records-list-columns-dropdown").waitFor({ state: "hidden" });
+  },
+
+  addField: async (p, name) => {
+    await p.getByRole("button", { name: "Collection settings" }).click();
+    await p.getByRole("button", { name: "New field" }).click();
+    await p.locator(".dropdown-item:visible").filter({ hasText: /^\s*Plain text\s*$/ }).first().click();
+    await p.locator(".modal input:focus").waitFor();
+    await p.keyboard.press("Control+a");
+    await p.keyboard.type(name);
+    const handles = p.locator(".modal .sort-handle");
+    await handles.nth(3).dragTo(handles.nth(1), { force: true }); // and another order
+    await dashboard.save(p, "Save changes");
+  },
+};
