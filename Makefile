@@ -50,6 +50,10 @@ test: sdk ## Run all tests; peers that are absent are skipped with their reason
 	CGO_ENABLED=1 go test -race -timeout 20m ./jobs/... ./notifications/... ./internal/... 
 	go test -timeout 30m ./...
 
+.PHONY: compat
+compat: ## Run PocketBase's own tests on an app with Groundwork (differences: compat/known.txt)
+	go run ./compat
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check formatting, import directions and common mistakes
 	go vet ./...

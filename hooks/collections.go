@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -281,6 +282,18 @@ func (g *groundwork) bindSchemaGuard() {
 			return e.Next()
 		}})
 
+	// "Import collections" with "delete missing" leaves PocketBase's own system
+	// collections alone; ours stay in the same way, whatever the file was exported from.
+	app.OnCollectionsImportRequest().Bind(&hook.Handler[*core.CollectionsImportRequestEvent]{
+		Id: "groundwork.collections.import", Func: func(e *core.CollectionsImportRequestEvent) error {
+			if e.DeleteMissing {
+				if err := addMissingOurs(e); err != nil {
+					return e.InternalServerError("The collections cannot be read.", err)
+				}
+			}
+			return e.Next()
+		}})
+
 	// Triggers and templates name the collection they watch. This runs inside the
 	// transaction that PocketBase opens for a collection's save.
 	app.OnCollectionUpdateExecute().Bind(&hook.Handler[*core.CollectionEvent]{
@@ -298,6 +311,36 @@ func (g *groundwork) bindSchemaGuard() {
 			}
 			return followRename(e.App, before, e.Collection.Name)
 		}})
+}
+
+// addMissingOurs adds our collections, as they are, to an import that does not
+// name them.
+func addMissingOurs(e *core.CollectionsImportRequestEvent) error {
+	named := func(c *core.Collection) bool {
+		return slices.ContainsFunc(e.CollectionsData, func(data map[string]any) bool {
+			return data["id"] == c.Id || (data["id"] == nil || data["id"] == "") && data["name"] == c.Name
+		})
+	}
+	for _, id := range ourCollections {
+		collection, err := e.App.FindCollectionByNameOrId(id)
+		if err != nil {
+			continue // not made yet
+		}
+		if named(collection) {
+			continue
+		}
+		// Its id is enough: what is not sent stays, but fields must be there.
+		raw, err := json.Marshal(map[string]any{"id": collection.Id, "fields": collection.Fields})
+		if err != nil {
+			return fmt.Errorf("encode collection %s: %w", collection.Name, err)
+		}
+		var data map[string]any
+		if err := json.Unmarshal(raw, &data); err != nil {
+			return fmt.Errorf("decode collection %s: %w", collection.Name, err)
+		}
+		e.CollectionsData = append(e.CollectionsData, data)
+	}
+	return nil
 }
 
 func followRename(txApp core.App, before, after string) error {

@@ -657,15 +657,36 @@ func TestImportKeepsOurCollections(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
 	admin := app.Token(app.Superuser("root@example.com"))
-	res := app.Send("PUT", "/api/collections/import", map[string]any{
-		"deleteMissing": true,
-		"collections":   []any{map[string]any{"name": "orders", "type": "base", "fields": []any{map[string]any{"name": "a", "type": "text"}}}},
-	}, admin)
-	require.Equal(t, 400, res.Status, res.String())
+	old := core.NewBaseCollection("old")
+	require.NoError(t, app.Save(old))
+	before := map[string]string{}
 	for id := range forgeries {
-		_, err := app.FindCollectionByNameOrId(id)
+		col, err := app.FindCollectionByNameOrId(id)
 		require.NoError(t, err)
+		raw, err := json.Marshal(col.Fields)
+		require.NoError(t, err)
+		before[id] = string(raw)
 	}
+
+	orders := map[string]any{"name": "orders", "type": "base", "fields": []any{map[string]any{"name": "a", "type": "text"}}}
+	users, err := app.FindCollectionByNameOrId("users")
+	require.NoError(t, err)
+	res := app.Send("PUT", "/api/collections/import", map[string]any{"deleteMissing": true, "collections": []any{orders, users}}, admin)
+	require.Equal(t, 204, res.Status, res.String())
+	_, err = app.FindCollectionByNameOrId("old")
+	require.Error(t, err, "what is missing was deleted")
+	_, err = app.FindCollectionByNameOrId("orders")
+	require.NoError(t, err)
+	for id, fields := range before {
+		col, err := app.FindCollectionByNameOrId(id)
+		require.NoError(t, err)
+		raw, err := json.Marshal(col.Fields)
+		require.NoError(t, err)
+		require.Equal(t, fields, string(raw), "%s is as it was", col.Name)
+	}
+	// Without the people that our collections belong to nothing is done at all.
+	res = app.Send("PUT", "/api/collections/import", map[string]any{"deleteMissing": true, "collections": []any{orders}}, admin)
+	require.Equal(t, 400, res.Status, res.String())
 	res = app.Send("PUT", "/api/collections/import", map[string]any{
 		"collections": []any{map[string]any{"id": notifications.CollectionNotifications, "fields": []any{map[string]any{"name": "status", "type": "select", "values": []string{"x"}}}}},
 	}, admin)

@@ -77,8 +77,10 @@ func (g *groundwork) bindMails() {
 			if err := mails.SendRecordPasswordReset(e.App, e.Record); err != nil {
 				return fmt.Errorf("enqueue password reset mail: %w", err)
 			}
-			guardResend(e.App, "@limitPasswordResetEmail_"+e.Record.Collection().Id+e.Record.Id)
-			return e.NoContent(http.StatusNoContent)
+			return afterCommit(e.App, func() error {
+				guardResend(e.App, "@limitPasswordResetEmail_"+e.Record.Collection().Id+e.Record.Id)
+				return e.NoContent(http.StatusNoContent)
+			})
 		}})
 	app.OnRecordRequestVerificationRequest().Bind(&hook.Handler[*core.RecordRequestVerificationRequestEvent]{
 		Id: "groundwork.mails.verification", Priority: priorityEnd,
@@ -90,8 +92,10 @@ func (g *groundwork) bindMails() {
 			if err := mails.SendRecordVerification(e.App, e.Record); err != nil {
 				return fmt.Errorf("enqueue verification mail: %w", err)
 			}
-			guardResend(e.App, "@limitVerificationEmail_"+e.Record.Collection().Id+e.Record.Id)
-			return e.NoContent(http.StatusNoContent)
+			return afterCommit(e.App, func() error {
+				guardResend(e.App, "@limitVerificationEmail_"+e.Record.Collection().Id+e.Record.Id)
+				return e.NoContent(http.StatusNoContent)
+			})
 		}})
 	app.OnRecordRequestOTPRequest().Bind(&hook.Handler[*core.RecordCreateOTPRequestEvent]{
 		Id: "groundwork.mails.otp", Priority: priorityEnd, Func: requestOTP})
@@ -140,7 +144,7 @@ func requestOTP(e *core.RecordCreateOTPRequestEvent) error {
 		}
 	}
 	if live > maxLiveOTPs {
-		return e.JSON(http.StatusOK, map[string]string{"otpId": otps[0].Id})
+		return afterCommit(e.App, func() error { return e.JSON(http.StatusOK, map[string]string{"otpId": otps[0].Id}) })
 	}
 	var id string
 	err = e.App.RunInTransaction(func(txApp core.App) error {
@@ -157,7 +161,24 @@ func requestOTP(e *core.RecordCreateOTPRequestEvent) error {
 	if err != nil {
 		return fmt.Errorf("enqueue code mail: %w", err)
 	}
-	return e.JSON(http.StatusOK, map[string]string{"otpId": id})
+	return afterCommit(e.App, func() error { return e.JSON(http.StatusOK, map[string]string{"otpId": id}) })
+}
+
+// afterCommit runs answer now, or once the transaction is committed that a hook of
+// the application has opened around the request: what such a hook refuses must not
+// have been answered.
+func afterCommit(app core.App, answer func() error) error {
+	tx := app.TxInfo()
+	if tx == nil {
+		return answer()
+	}
+	tx.OnComplete(func(txErr error) error {
+		if txErr != nil {
+			return nil // the hook's own error is the answer
+		}
+		return answer()
+	})
+	return nil
 }
 
 // guardResend keeps PocketBase's two minutes between two such mails to one

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -333,7 +334,9 @@ func (c *check) print(ctx context.Context, id string) (uint64, error) {
 	if err := c.hashRows(ctx, &h, "SELECT * FROM _collections WHERE id = ?", id); err != nil {
 		return 0, err
 	}
-	if err := c.hashRows(ctx, &h, "SELECT * FROM "+c.hub.app.ConcurrentDB().QuoteSimpleTableName(name)+" ORDER BY id"); err != nil {
+	// Quoted here: the app that would do it may be closing its databases just now.
+	table := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	if err := c.hashRows(ctx, &h, "SELECT * FROM "+table+" ORDER BY id"); err != nil {
 		return 0, err
 	}
 	return h.Sum64(), nil
