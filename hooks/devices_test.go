@@ -919,7 +919,7 @@ func TestRealtimeOfAMovedDevice(t *testing.T) {
 				if strings.Contains(string(m.Data), until) {
 					return all.String()
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("no event with %s: %s", until, all.String())
 			}
 		}

@@ -59,7 +59,7 @@ func TestNoSecretReachesALog(t *testing.T) {
 			}
 		}
 		return false
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.Greater(t, len(rows), 3)
 	for _, row := range rows {
 		require.NotContains(t, row.Message+row.Data, secret)
@@ -91,7 +91,7 @@ func TestNoFullAddressReachesALog(t *testing.T) {
 		rows = nil
 		require.NoError(t, app.AuxDB().Select("message", "data").From("_logs").All(&rows))
 		return len(rows) >= 4 && strings.Contains(out.String(), "no mail to")
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	all := out.String()
 	for _, row := range rows {
 		all += row.Message + row.Data + "\n"
@@ -127,6 +127,6 @@ func TestRequestIDs(t *testing.T) {
 		id := res.Header.Get("X-Request-Id")
 		require.GreaterOrEqual(t, len(id), 8)
 		require.Equal(t, kept, id == given, given)
-		require.Eventually(t, func() bool { return bytes.Contains([]byte(out.String()), []byte(id)) }, 5*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return bytes.Contains([]byte(out.String()), []byte(id)) }, patience, 5*time.Millisecond)
 	}
 }

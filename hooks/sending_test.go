@@ -19,10 +19,11 @@ import (
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
-// production is an app that sends for real, with waits a hundred times shorter.
+// production is an app that sends for real, with waits that are some hundred times
+// shorter.
 func production(c *hooks.Config) {
 	c.Env = hooks.EnvProduction
-	c.Retry = notifications.RetryPolicy{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond, MaxAge: time.Minute}
+	c.Retry = notifications.RetryPolicy{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond, MaxAge: time.Hour}
 }
 
 // mailProvider adds a row as the dashboard does.
@@ -55,7 +56,7 @@ func send(t *testing.T, app *pbtest.App, fields map[string]any) *core.Record {
 func until(t *testing.T, app *pbtest.App, r *core.Record, field, want string) *core.Record {
 	t.Helper()
 	var now *core.Record
-	require.Eventually(t, func() bool { now = app.Reload(r); return now.GetString(field) == want }, 30*time.Second, 20*time.Millisecond,
+	require.Eventually(t, func() bool { now = app.Reload(r); return now.GetString(field) == want }, patience, 20*time.Millisecond,
 		"%s of %s never became %s", field, r.Id, want)
 	return now
 }
@@ -86,7 +87,7 @@ func TestMailServerDownForAWhile(t *testing.T) {
 		tried, err := app.CountRecords(notifications.CollectionDeliveries, dbx.NewExp("[[attempts]] > 1"))
 		require.NoError(t, err)
 		return tried > 0
-	}, 30*time.Second, 20*time.Millisecond, "it is tried again and again")
+	}, patience, 20*time.Millisecond, "it is tried again and again")
 	require.Zero(t, smtp.Total())
 	require.NoError(t, smtp.Up())
 	until(t, app, n, "status", "sent")
@@ -172,7 +173,8 @@ func TestWhatLeavesInWhichEnvironment(t *testing.T) {
 
 func TestPauseResumeAndCancel(t *testing.T) {
 	t.Parallel()
-	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{Behaviour: providertest.Behaviour{All: providertest.Script{DotDelay: 20 * time.Millisecond}}})
+	hold := providertest.Behaviour{All: providertest.Script{DotDelay: time.Hour}}
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{Behaviour: hold})
 	app := pbtest.NewApp(t, pbtest.WithConfig(production))
 	app.Handler()
 	mailProvider(t, app, smtp.Config("hello@example.com"), "")
@@ -184,26 +186,31 @@ func TestPauseResumeAndCancel(t *testing.T) {
 		n.Set("action", action)
 		require.NoError(t, app.Save(n))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
+	// What is under way at that moment is answered once it has happened.
+	during := func(n *core.Record, action string) {
+		act(n, action)
+		smtp.Set(providertest.Behaviour{})
+		require.True(t, waitFor(func() bool { smtp.Release(); return deliveryStatuses(t, app, n)["sending"] == 0 }))
+	}
+
 	n := send(t, app, nil)
-	require.NoError(t, smtp.Await(ctx, 5))
-	act(n, "pause")
+	require.NoError(t, smtp.Await(ctx, 2))
+	during(n, "pause")
 	require.Equal(t, "paused", app.Reload(n).GetString("status"))
-	require.Eventually(t, func() bool { return deliveryStatuses(t, app, n)["sending"] == 0 }, 10*time.Second, 10*time.Millisecond)
-	require.Positive(t, deliveryStatuses(t, app, n)["pending"])
+	require.Equal(t, 60-smtp.Total(), deliveryStatuses(t, app, n)["pending"])
+	require.Less(t, smtp.Total(), 60)
 	act(n, "resume")
 	until(t, app, n, "status", "sent")
 	require.Equal(t, 60, smtp.Total(), "everybody once")
 
+	smtp.Set(hold)
 	n = send(t, app, nil)
-	require.NoError(t, smtp.Await(ctx, 65))
-	act(n, "cancel")
-	require.Eventually(t, func() bool {
-		s := deliveryStatuses(t, app, n)
-		return s["pending"]+s["sending"] == 0
-	}, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, smtp.Await(ctx, 62))
+	during(n, "cancel")
+	require.True(t, waitFor(func() bool { return deliveryStatuses(t, app, n)["pending"] == 0 }))
 	s := deliveryStatuses(t, app, n)
 	require.Equal(t, 60, s["accepted"]+s["cancelled"])
 	require.Positive(t, s["cancelled"])

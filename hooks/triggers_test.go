@@ -39,7 +39,7 @@ func triggered(t *testing.T, app *pbtest.App) []*core.Record {
 		open, err := app.CountRecords(notifications.CollectionNotifications, dbx.HashExp{"status": []any{"queued", "sending"}})
 		require.NoError(t, err)
 		return n == 0 && open == 0
-	}, 20*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	records, err := app.FindAllRecords(notifications.CollectionNotifications, dbx.NewExp("[[trigger]] != ''"))
 	require.NoError(t, err)
 	return records
@@ -55,7 +55,7 @@ func TestWelcomeReachesWhoSignsUp(t *testing.T) {
 		n, err := app.CountRecords(notifications.CollectionNotifications, dbx.HashExp{"status": "sent"})
 		require.NoError(t, err)
 		return n == 1
-	}, 20*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	sent := triggered(t, app)
 	require.Len(t, sent, 1)
 	require.Equal(t, res.Header.Get("X-Request-Id"), sent[0].GetString("requestId"), "the request is known to the message")
@@ -136,7 +136,7 @@ func TestUpdatedFiresOncePerTransition(t *testing.T) {
 		n, err := app.CountRecords(notifications.CollectionInbox, dbx.HashExp{"user": ana.Id, "title": "Order " + order.Id + " is shipped"})
 		require.NoError(t, err)
 		return n == 2
-	}, 20*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	require.Len(t, triggered(t, app), 2)
 }
 

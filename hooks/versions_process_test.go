@@ -49,7 +49,7 @@ func serveBinary(t *testing.T, binary, dir string) (address string, process *os.
 		}
 		_ = answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
-	}, 60*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	return "http://" + address, cmd.Process
 }
 

@@ -97,7 +97,7 @@ func (x *texting) text(kind, status string) (n, delivery *core.Record) {
 
 // waitFor asks again and again, for as long as a slow machine may need.
 func waitFor(met func() bool) bool {
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if met() {
 			return true
 		}
@@ -343,7 +343,7 @@ func TestReceiptBeforeTheAnswer(t *testing.T) {
 	x := newTexting(t)
 	x.twilio.Script(anasPhone, providertest.TwilioFault{Hold: true})
 	n, delivery := x.text("promotional", "sending")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	require.NoError(t, x.twilio.Await(ctx, 1))
 	sid := x.twilio.Messages()[0].SID
@@ -516,7 +516,7 @@ func (x *texting) poll() {
 		due, err := jobs.CountDue(context.Background(), x.TestApp)
 		require.NoError(x.t, err)
 		return due == 0
-	}, 30*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 }
 
 func TestLostReceiptsAreAskedFor(t *testing.T) {

@@ -46,9 +46,8 @@ const (
 	badPayloads = 3
 
 	// maxSilent is how many messages without an answer, before any was accepted,
-	// end a pass, and silentWait when it is tried again.
-	maxSilent  = 5
-	silentWait = 30 * time.Second
+	// end a pass. It goes on after [RetryPolicy.silence].
+	maxSilent = 5
 
 	// statusInterval is how old the knowledge may be that another process did not
 	// pause or cancel a notification, for messages that are not marked one by one.
@@ -143,7 +142,7 @@ func (h *handOver) settle(it item, o Outcome, r *result) {
 			// Each one more would be one more that nobody knows of.
 			h.halted = true
 			h.downSaid = "The provider takes messages and does not answer."
-			h.pass.down = max(h.pass.down, silentWait)
+			h.pass.down = max(h.pass.down, h.s.opts.Retry.silence(it.row.Attempts+1, it.row.mayRepeat()))
 		}
 	case ConfigBad:
 		h.halted, h.pass.paused = true, o.Explanation

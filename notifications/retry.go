@@ -9,7 +9,8 @@ import (
 // The zero value means the defaults given at each field.
 type RetryPolicy struct {
 	// Base is the wait after the first failure; it doubles each time. Zero
-	// means 5 seconds.
+	// means 5 seconds. A provider that takes e-mails or SMS and does not answer is
+	// left alone for six times as long.
 	Base time.Duration
 
 	// Max is the longest wait between two tries. Zero means 15 minutes.
@@ -53,4 +54,20 @@ func (p RetryPolicy) Delay(attempt int) time.Duration {
 		return d
 	}
 	return half + rand.N(half)
+}
+
+// silentWaits is how many times Base a provider is left alone that takes e-mails or
+// SMS and does not answer: 30 seconds by default.
+const silentWaits = 6
+
+// silence is the wait after messages were handed over and no answer came. Each
+// e-mail or SMS more would be one more that nobody knows of, and none of them goes
+// out again. A push goes out again and replaces itself, and one connection that
+// breaks takes the answers to all pushes on it along: that is no reason to keep
+// everybody else waiting for longer than after a single failure.
+func (p RetryPolicy) silence(attempt int, mayRepeat bool) time.Duration {
+	if mayRepeat {
+		return p.Delay(attempt)
+	}
+	return silentWaits * p.WithDefaults().Base
 }

@@ -307,7 +307,7 @@ func follow(p *apns.Provider) *capacity {
 
 func (c *capacity) await(t *testing.T, want int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		c.mu.Lock()

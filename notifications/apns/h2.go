@@ -48,6 +48,9 @@ type timing struct {
 	growth      time.Duration // before another connection is opened beside a working one
 }
 
+// A connection that swallows everything is given up within half a minute: ten
+// seconds of silence, ten for the answer to the PING, and a beat of five in which
+// either is noticed.
 var defaultTiming = timing{
 	dial: 20 * time.Second, write: 15 * time.Second, quiet: 10 * time.Second, idlePing: time.Minute, pingTimeout: 10 * time.Second,
 	idle: 15 * time.Minute, growth: time.Second,

@@ -59,7 +59,7 @@ func TestABrokenIdleConnectionIsReplaced(t *testing.T) {
 			require.NoError(t, smtp.Down())
 			require.NoError(t, smtp.Up())
 		}},
-		"with a farewell": {opts: providertest.SMTPOptions{IdleTimeout: 20 * time.Millisecond}, idle: func(t *testing.T, smtp *providertest.SMTP) {
+		"with a farewell": {opts: providertest.SMTPOptions{IdleTimeout: 300 * time.Millisecond}, idle: func(t *testing.T, smtp *providertest.SMTP) {
 			require.Eventually(t, func() bool { _, open, _ := smtp.Connections(); return open == 0 }, time.Minute, time.Millisecond)
 		}},
 		"after so many mails": {opts: providertest.SMTPOptions{MaxPerConnection: 1}, idle: func(*testing.T, *providertest.SMTP) {}},

@@ -99,7 +99,7 @@ func TestUnprocessedMessagesMoveOn(t *testing.T) {
 			})
 			transport := newTransport()
 			transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			p := &pool{ctx: ctx, transport: transport, scheme: "https", address: addr.String()}
 			defer p.close()

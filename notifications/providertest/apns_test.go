@@ -161,7 +161,7 @@ func TestAPNsSaysWhatItDidNotRead(t *testing.T) {
 		require.Equal(t, 1, double.Count(deviceToken(i)))
 	}
 	double.GoAway("Shutdown")
-	require.Eventually(t, func() bool { _, open, _ := double.Connections(); return open == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, open, _ := double.Connections(); return open == 0 }, time.Minute, time.Millisecond)
 	answer, err := client.Push(push(9))
 	require.NoError(t, err)
 	require.True(t, answer.Sent())
@@ -355,7 +355,7 @@ func TestAPNsDownAndUp(t *testing.T) {
 	require.NoError(t, double.Up())
 	_, err = client.Push(push(3))
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, double.Await(ctx, 2))
 	require.Equal(t, 2, double.Total())

@@ -101,7 +101,7 @@ func Run(t *testing.T, suite Suite) {
 			t.Parallel()
 			s := suite.New(t)
 			s.Play(fault, s.Target(1))
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if fault == FaultNoAnswer {
 				go func() {
