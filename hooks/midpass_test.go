@@ -142,6 +142,73 @@ func TestAnOptOutOfMailDuringAPassCounts(t *testing.T) {
 	require.Equal(t, 5, smtp.Total())
 }
 
+// A device that somebody else signs in on, or that its owner signs out on, gets
+// nothing more of the former owner's, however long a push had been waiting.
+func TestADeviceThatChangesHandsDuringAPass(t *testing.T) {
+	t.Parallel()
+	x := newPushing(t)
+	x.people(6, "ios")
+	apple := providertest.NewAPNs(t, providertest.APNsOptions{KeyID: "KEY1234567", TeamID: "TEAM123456", Topics: []string{pushBundle}})
+	key, err := providertest.NewAPNsKey()
+	require.NoError(t, err)
+	until(t, x.App, x.provider("apns", apple.Config(pushBundle), key.PEM, ""), "state", "ok")
+	apple.Set(providertest.APNsBehaviour{All: providertest.APNsScript{Hold: true}})
+	category, err := x.FindFirstRecordByData(notifications.CollectionCategories, "key", "promotional")
+	require.NoError(t, err)
+	n := send(t, x.App, map[string]any{"title": "Hello", "channels": []string{"push"}, "category": category.Id})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, apple.Await(ctx, 1))
+
+	want, users, devices := map[string]string{}, map[string]*core.Record{}, map[string]*core.Record{}
+	var waiting []string
+	for i := range 6 {
+		token := iosToken(i)
+		users[token], err = x.FindAuthRecordByEmail("users", mailAddress(i))
+		require.NoError(t, err)
+		devices[token], err = x.FindFirstRecordByData(notifications.CollectionDevices, "token", token)
+		require.NoError(t, err)
+		want[users[token].Id] = "accepted "
+		if apple.Count(token) == 0 {
+			waiting = append(waiting, token)
+		}
+	}
+	require.Len(t, waiting, 5)
+
+	taken, left, renewed, off := waiting[0], waiting[1], waiting[2], waiting[3]
+	next := x.User("next@example.com")
+	moved := registered(t, x.App, next, map[string]any{"platform": "ios", "token": taken})
+	require.Equal(t, devices[taken].Id, moved["id"])
+	want[users[taken].Id] = "skipped no_address"
+	require.Equal(t, http.StatusNoContent, x.Send(http.MethodDelete, devicesPath+"/"+devices[left].Id, nil, x.Token(users[left])).Status)
+	want[users[left].Id] = "skipped no_address"
+	fresh := iosToken(100)
+	device := x.Reload(devices[renewed])
+	device.Set("token", fresh)
+	require.NoError(t, x.SaveWithContext(notifications.AsServer(t.Context()), device))
+	switchOff(x.App, users[off], category.Id, "push")
+	want[users[off].Id] = "skipped opted_out"
+	time.Sleep(passAge)
+
+	apple.Set(providertest.APNsBehaviour{})
+	apple.Release()
+	n = until(t, x.App, n, "status", "sent")
+	got, explained := ends(t, x.App, n)
+	require.Equal(t, want, got)
+	require.Contains(t, explained[users[taken].Id], "signed")
+	for _, token := range []string{taken, left, renewed, off} {
+		require.Zero(t, apple.Count(token), "nothing reaches %s", token)
+	}
+	require.Equal(t, 1, apple.Count(fresh), "the same person's device has another token")
+	require.Equal(t, 3, apple.Total())
+	require.Equal(t, []int{6, 3, 3, 0}, []int{n.GetInt("total"), n.GetInt("sent"), n.GetInt("skipped"), n.GetInt("pending")})
+
+	// The new owner gets what is theirs.
+	until(t, x.App, x.Record(notifications.CollectionNotifications, map[string]any{"title": "Welcome", "channels": []string{"push"},
+		"audience": "users", "users": []string{next.Id}, "action": "send"}), "status", "sent")
+	require.Equal(t, 1, apple.Count(taken))
+}
+
 // Nothing leaves while it cannot be found out whether it still may.
 func TestNothingLeavesWithoutASecondLook(t *testing.T) {
 	t.Parallel()

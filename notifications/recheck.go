@@ -80,6 +80,42 @@ func (s *Sender) addressOf(userID string, channel Channel) (string, error) {
 	return address, nil
 }
 
+// lookAgainAtDevices judges the pushes of a pass that are left, and notes it in
+// them.
+func (s *Sender) lookAgainAtDevices(items []item) error {
+	read := time.Now()
+	ids, rows := make([]string, len(items)), make([]*deliveryRow, len(items))
+	for i, it := range items {
+		ids[i], rows[i] = it.row.Device, it.row
+	}
+	devices, err := findDevices(s.app, "id", ids)
+	if err != nil {
+		return err
+	}
+	blocked, err := s.findBlocked(ChannelPush, *items[0].snapshot, rows, nil)
+	if err != nil {
+		return err
+	}
+	now := make(map[string]*deviceRow, len(devices))
+	for i := range devices {
+		now[devices[i].ID] = &devices[i]
+	}
+	for i := range items {
+		it := &items[i]
+		it.read, it.finding = read, finding{}
+		d := now[it.row.Device]
+		switch b, isBlocked := blocked[it.row.ID]; {
+		case d == nil || d.User != it.row.User:
+			it.finding = skipped(ReasonNoAddress, "This person signed out on this device, or somebody else signed in on it, before the message went out.")
+		case isBlocked:
+			it.finding = skipped(b.reason, b.sentence)
+		case d.Token != it.msg.Target.Address:
+			it.finding.later = true
+		}
+	}
+	return nil
+}
+
 // spellings are the addresses of rows as the suppression list has them, in lower
 // case, and as the person has them.
 func spellings(rows []*deliveryRow, targets map[string]target) []string {

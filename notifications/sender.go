@@ -226,9 +226,10 @@ type deliveryRow struct {
 	// What follows is only known of a row that is made here.
 	Target, Category, Address, Reason, Explanation, ResendOf string
 
-	// device and person are set when they were read with the row.
+	// device and person are set when they were read with the row, at read.
 	device *deviceRow
 	person *recipient
+	read   time.Time
 
 	// unstored is true until the delivery is a row of the table. Only the ledger
 	// changes it while the delivery is on its way.
@@ -582,6 +583,7 @@ type item struct {
 	route    Route
 	snapshot *Snapshot // nil for an account mail
 	read     time.Time // when its person, target and opt-outs were read
+	finding  finding   // of a second look
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
@@ -637,7 +639,11 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		items = append(items, item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, snapshot: &snapshot, read: read})
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, snapshot: &snapshot, read: read}
+		if !row.read.IsZero() {
+			it.read = row.read
+		}
+		items = append(items, it)
 	}
 	return items, stored, nil
 }
