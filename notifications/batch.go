@@ -89,7 +89,7 @@ func (s *Sender) buildRows(n *Notification, b *plannedBatch) ([]*deliveryRow, er
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
+	now, read := s.now(), time.Now()
 	next := newDeliveryIDs(now, len(ids)+8)
 	rows := make([]*deliveryRow, 0, len(ids))
 	add := func(user, device, address, missing string) *deliveryRow {
@@ -142,7 +142,7 @@ func (s *Sender) buildRows(n *Notification, b *plannedBatch) ([]*deliveryRow, er
 			}
 			for _, d := range p.Devices {
 				row := add(id, d.ID, MaskAddress(ChannelPush, d.Token), "")
-				row.device, row.person = d, p
+				row.device, row.person, row.read = d, p, read
 			}
 		}
 	case ChannelEmail, ChannelSMS:

@@ -70,7 +70,12 @@ func (h *handOver) all(ctx context.Context, items []item) {
 		looked, seen = now, count
 		return h.s.goesOn(h.notification)
 	}
-	for _, it := range items {
+	for i := range items {
+		it := &items[i]
+		if it.finding.stops() {
+			h.passOver(it)
+			continue
+		}
 		if h.isHalted() || h.active.Gate.Acquire(ctx) != nil {
 			break
 		}
@@ -78,9 +83,24 @@ func (h *handOver) all(ctx context.Context, items []item) {
 			h.active.Gate.Release(Outcome{})
 			break
 		}
+		// An e-mail or SMS is looked at again by itself, right before it leaves.
+		if it.row.mayRepeat() && it.isStale() {
+			if err := h.s.lookAgainAtDevices(items[i:]); err != nil {
+				h.s.log.Error("it cannot be found out whose devices these are now", "notification", h.notification, "error", err)
+				h.active.Gate.Release(Outcome{})
+				h.blind()
+				break
+			}
+			if it.finding.stops() {
+				h.active.Gate.Release(Outcome{})
+				h.passOver(it)
+				continue
+			}
+		}
 		select {
-		case next <- it:
+		case next <- *it:
 		default:
+			it := *it
 			flight.Go(func() {
 				h.one(ctx, it)
 				for it := range next {
@@ -94,6 +114,21 @@ func (h *handOver) all(ctx context.Context, items []item) {
 	for _, cancel := range h.cancels {
 		cancel()
 	}
+}
+
+// passOver ends a message that must not leave, or leaves it to the next pass.
+func (h *handOver) passOver(it *item) {
+	if it.finding.skip != nil {
+		h.s.ledger.finish(it.row, it.finding.skip, h.stored)
+	}
+}
+
+// blind ends the pass because the database could not be read.
+func (h *handOver) blind() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.halted, h.downSaid = true, databaseSilent
+	h.pass.down = max(h.pass.down, h.s.opts.Retry.Delay(1))
 }
 
 // contextFor is the context of a message that is handed over now. Those of the

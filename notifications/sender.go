@@ -226,9 +226,10 @@ type deliveryRow struct {
 	// What follows is only known of a row that is made here.
 	Target, Category, Address, Reason, Explanation, ResendOf string
 
-	// device and person are set when they were read with the row.
+	// device and person are set when they were read with the row, at read.
 	device *deviceRow
 	person *recipient
+	read   time.Time
 
 	// unstored is true until the delivery is a row of the table. Only the ledger
 	// changes it while the delivery is on its way.
@@ -577,14 +578,18 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 
 // item is one message ready to be handed over.
 type item struct {
-	row   *deliveryRow
-	msg   *Message
-	route Route
+	row      *deliveryRow
+	msg      *Message
+	route    Route
+	snapshot *Snapshot // nil for an account mail
+	read     time.Time // when its person, target and opt-outs were read
+	finding  finding   // of a second look
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
 // once; stored collects what is on its way to the database.
 func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow) ([]item, *sync.WaitGroup, error) {
+	read := time.Now()
 	people, err := s.peopleOf(rows, compiled)
 	if err != nil {
 		return nil, nil, err
@@ -634,7 +639,11 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		items = append(items, item{row, newMessage(n, snapshot, push, row, user, to, rendered), to.route})
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, snapshot: &snapshot, read: read}
+		if !row.read.IsZero() {
+			it.read = row.read
+		}
+		items = append(items, it)
 	}
 	return items, stored, nil
 }
@@ -770,18 +779,19 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		if err != nil {
 			return nil, err
 		}
-		wanted := make([]any, 0, len(rows))
-		for _, row := range rows {
-			if a := targets[row.ID].address; a != "" {
-				wanted = append(wanted, strings.ToLower(a))
-			}
+		wanted := spellings(rows, targets)
+		in := "LOWER([[address]]) IN (SELECT value FROM json_each({:addresses}))"
+		if len(rows) == 1 {
+			// The list is in lower case anyway. Only so is its index of use: one message
+			// cannot pay for reading all of it.
+			in = "[[address]] IN (SELECT value FROM json_each({:addresses}))"
 		}
 		var found []struct {
 			Address string `db:"address"`
 			Reason  string `db:"reason"`
 		}
 		err = s.app.ConcurrentDB().NewQuery("SELECT LOWER([[address]]) AS [[address]], [[reason]] FROM {{" + table +
-			"}} WHERE [[channel]] = {:channel} AND ([[kind]] = '' OR [[kind]] = {:kind}) AND LOWER([[address]]) IN (SELECT value FROM json_each({:addresses}))").
+			"}} WHERE [[channel]] = {:channel} AND ([[kind]] = '' OR [[kind]] = {:kind}) AND " + in).
 			Bind(dbx.Params{"channel": string(channel), "kind": string(snapshot.Kind), "addresses": mustJSON(wanted)}).All(&found)
 		if err != nil {
 			return nil, fmt.Errorf("find suppressions: %w", err)
@@ -944,9 +954,20 @@ func (s *Sender) markProvider(mark func(app core.App, id, sentence string) error
 // handOverOne gives one message to the provider and returns its answer and what
 // is to be stored of it; nil when nothing is.
 //
-// sendCtx bounds the provider's time; ctx ends with the job.
+// sendCtx bounds the provider's time; ctx ends with the job. The zero Outcome
+// means that nothing was handed over.
 func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvider, it item) (Outcome, *result) {
 	if !it.row.mayRepeat() {
+		if it.isStale() {
+			found, err := s.lookAgain(it)
+			if err != nil {
+				s.log.Error("it cannot be found out whether a person still wants a message", "delivery", it.row.ID, "error", err)
+				return Outcome{Kind: Retry, ProviderDown: true, Explanation: databaseSilent}, nil
+			}
+			if found.stops() {
+				return Outcome{}, found.skip
+			}
+		}
 		ok, err := s.ledger.begin(ctx, it.row)
 		if err != nil {
 			s.log.Error("delivery cannot be begun", "delivery", it.row.ID, "error", err)
