@@ -89,15 +89,16 @@ func (g *groundwork) checkSession(e *core.RequestEvent) error {
 // dropFileToken takes a file token whose session has ended out of the address,
 // for the files and for PocketBase's backups.
 func (g *groundwork) dropFileToken(e *core.RequestEvent) error {
-	if !strings.Contains(e.Request.URL.RawQuery, "token") {
+	raw := e.Request.URL.RawQuery
+	if !strings.Contains(raw, "token") && !strings.Contains(raw, "%") {
 		return nil
 	}
 	query := e.Request.URL.Query()
 	claims, ok := accounts.ReadClaims(query.Get("token"))
-	if !ok || claims.Type != core.TokenTypeFile {
+	if !ok || claims.Type != core.TokenTypeFile || g.sessions.Knows(claims.Holder()) {
 		return nil
 	}
-	// Only what PocketBase would take counts as a sign of life.
+	// Only what PocketBase would take is looked up and remembered.
 	if _, err := e.App.FindAuthRecordByToken(query.Get("token"), core.TokenTypeFile); err != nil {
 		return nil
 	}

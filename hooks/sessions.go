@@ -79,11 +79,13 @@ func (g *groundwork) bindSessions() {
 
 	g.bindSessionRecords()
 	g.bindSessionAccounts()
+	g.bindSessionCollections()
 	g.bindSessionRealtime()
 	g.bindSessionUpkeep()
 
 	app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 		e.Router.POST("/api/logout", g.logout)
+		e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "groundwork.sessions.legacy", Func: g.showLegacySession})
 		// The dashboard's SQL console goes round the hooks.
 		e.Router.Bind(&hook.Handler[*core.RequestEvent]{Id: "groundwork.sessions.sql", Func: func(e *core.RequestEvent) error {
 			err := e.Next()
@@ -133,8 +135,9 @@ func (g *groundwork) signInOf(e *core.RecordAuthRequestEvent) *signIn {
 	s := &signIn{event: e, kind: accounts.KindSignIn}
 	if e.AuthMethod == "" && e.Auth != nil {
 		if e.Auth.Id == e.Record.Id && e.Auth.Collection().Id == e.Record.Collection().Id {
-			if sent, ok := sentToken(e.Request); ok && sent == e.Token {
-				return nil // a token that cannot be refreshed is answered as it came
+			claims, _ := accounts.ReadClaims(e.Token)
+			if sent, ok := sentToken(e.Request); ok && sent == e.Token && !claims.Refreshable {
+				return nil // PocketBase answers a token that cannot be refreshed as it came
 			}
 			if holder, ok := e.Get(holderKey).(accounts.Holder); ok && holder.Session != "" {
 				s.session, s.refresh = holder.Session, true
@@ -170,7 +173,7 @@ func (g *groundwork) awaitSession(e *core.RecordAuthRequestEvent) error {
 func (g *groundwork) storeSession(app core.App, s *signIn) error {
 	e := s.event
 	claims, ok := accounts.ReadClaims(e.Token)
-	if !ok || claims.Session != s.session {
+	if !ok || claims.Session != s.session || claims.ID != e.Record.Id {
 		return nil // the application sends a token of its own
 	}
 	expires, err := types.ParseDateTime(claims.Expires())
@@ -295,6 +298,24 @@ func (g *groundwork) logout(e *core.RequestEvent) error {
 	return e.NoContent(http.StatusNoContent)
 }
 
+// showLegacySession writes the row of a token without a session before its owner
+// reads the list.
+func (g *groundwork) showLegacySession(e *core.RequestEvent) error {
+	holder, ok := e.Get(holderKey).(accounts.Holder)
+	if !ok || holder.Session != "" || e.Request.Method != http.MethodGet {
+		return e.Next()
+	}
+	name, action, ok := collectionPath(e.Request.URL.Path)
+	if ok && action == "records" {
+		if c, err := e.App.FindCachedCollectionByNameOrId(name); err == nil && c.Id == accounts.CollectionSessions {
+			if err := g.sessions.ShowLegacy(e.Request.Context(), holder); err != nil {
+				return e.InternalServerError("The sessions cannot be read right now; try again.", err)
+			}
+		}
+	}
+	return e.Next()
+}
+
 // bindSessionRecords guards the rows, and does what their deletion means.
 func (g *groundwork) bindSessionRecords() {
 	const id = "groundwork.sessions.closed"
@@ -417,6 +438,88 @@ func (g *groundwork) bindSessionAccounts() {
 				return endSessionsOf(e.App, e.Record)
 			})
 		}})
+}
+
+// bindSessionCollections ends the sessions of a whole auth collection: when it is
+// deleted, and when a new secret makes all its tokens void. Both happen in the
+// transaction that PocketBase opens.
+func (g *groundwork) bindSessionCollections() {
+	app := g.app
+	app.OnCollectionDeleteExecute().Bind(&hook.Handler[*core.CollectionEvent]{
+		Id: "groundwork.sessions.collection", Priority: priorityExecute, Func: func(e *core.CollectionEvent) error {
+			if !e.Collection.IsAuth() || !g.sessions.Ready() {
+				return e.Next()
+			}
+			return inCollectionTransaction(e, func() error {
+				if err := e.Next(); err != nil {
+					return err
+				}
+				return endSessionsIn(e.App, e.Collection)
+			})
+		}})
+	told := &hook.Handler[*core.CollectionEvent]{Id: "groundwork.sessions.collection", Func: func(e *core.CollectionEvent) error {
+		if e.Collection.IsAuth() && g.sessions.Ready() {
+			if err := g.sessions.Changed(); err != nil {
+				g.log.Error("sessions ended, and realtime connections may not know yet", "error", err)
+			}
+		}
+		return e.Next()
+	}}
+	app.OnCollectionAfterDeleteSuccess().Bind(told)
+	app.OnCollectionAfterUpdateSuccess().Bind(told)
+	app.OnCollectionUpdateExecute().Bind(&hook.Handler[*core.CollectionEvent]{
+		Id: "groundwork.sessions.collection", Priority: priorityExecute, Func: func(e *core.CollectionEvent) error {
+			if !e.Collection.IsAuth() || !g.sessions.Ready() {
+				return e.Next()
+			}
+			before, err := e.App.FindCollectionByNameOrId(e.Collection.Id)
+			if err != nil || before.AuthToken.Secret == e.Collection.AuthToken.Secret {
+				return e.Next()
+			}
+			return inCollectionTransaction(e, func() error {
+				if err := e.Next(); err != nil {
+					return err
+				}
+				return endSessionsIn(e.App, e.Collection)
+			})
+		}})
+}
+
+func inCollectionTransaction(e *core.CollectionEvent, fn func() error) error {
+	original := e.App
+	defer func() { e.App = original }()
+	return original.RunInTransaction(func(txApp core.App) error {
+		e.App = txApp
+		return fn()
+	})
+}
+
+// endSessionsIn ends the sessions of a collection, in three statements: they may
+// be a hundred thousand, and other writers wait.
+func endSessionsIn(txApp core.App, collection *core.Collection) error {
+	sessions, err := txApp.FindCachedCollectionByNameOrId(accounts.CollectionSessions)
+	if err != nil {
+		return fmt.Errorf("find collection of sessions: %w", err)
+	}
+	where := dbx.HashExp{"collectionRef": collection.Id}
+	if collection.Id == usersCollectionID(txApp) {
+		devices, err := txApp.FindCachedCollectionByNameOrId(notifications.CollectionDevices)
+		if err != nil {
+			return fmt.Errorf("find collection of devices: %w", err)
+		}
+		_, err = txApp.DB().NewQuery("UPDATE {{" + devices.Name + "}} SET [[status]] = 'signed_out', [[statusReason]] = {:reason} " +
+			"WHERE [[status]] = 'active' AND [[session]] IN (SELECT [[id]] FROM {{" + sessions.Name + "}} WHERE [[collectionRef]] = {:collection})").
+			Bind(dbx.Params{"reason": "Signed out: all sign-ins of this app were ended.", "collection": collection.Id}).Execute()
+		if err != nil {
+			return fmt.Errorf("sign out devices of collection %s: %w", collection.Name, err)
+		}
+	}
+	for _, table := range []string{sessions.Name, "groundwork_sessions_required"} {
+		if _, err := txApp.DB().Delete(table, where).Execute(); err != nil {
+			return fmt.Errorf("end sessions in collection %s: %w", collection.Name, err)
+		}
+	}
+	return accounts.LogEndedAll(txApp)
 }
 
 func tokenKeyOf(e *core.RecordEvent) (string, error) {

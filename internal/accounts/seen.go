@@ -56,6 +56,33 @@ func (s *Sessions) Flush(ctx context.Context) error {
 	return nil
 }
 
+// ShowLegacy writes the row that stands for the tokens without a session of h's
+// account, if it is to appear with the next [Sessions.Flush]: before somebody
+// looks at the list.
+func (s *Sessions) ShowLegacy(ctx context.Context, h Holder) error {
+	if h.Session != "" || !s.Ready() {
+		return nil
+	}
+	key := h.Key()
+	s.mu.Lock()
+	k := s.young[key]
+	if k == nil {
+		k = s.old[key]
+	}
+	if k == nil || k.stored > 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	sign := k.sign()
+	k.stored = sign.at
+	s.mu.Unlock()
+	if _, err := s.write(ctx, []seen{sign}); err != nil {
+		s.putBack([]seen{sign})
+		return err
+	}
+	return nil
+}
+
 // takeSeen takes what is to be written. A failed write is put back.
 func (s *Sessions) takeSeen() []seen {
 	s.mu.Lock()

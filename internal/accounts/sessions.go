@@ -27,6 +27,7 @@ type Sessions struct {
 	app    core.App
 	signal *livecache.Signal
 	max    int
+	ready  atomic.Bool
 
 	// ended is told the ids of sessions that are over, from whatever process; nil
 	// means that any of them may be. It is called without a lock being held.
@@ -86,7 +87,13 @@ func (s *Sessions) OnEnded(fn func(ids []string)) { s.ended = fn }
 // Ready reports whether the migrations of the sessions have run. Before, every
 // token counts as PocketBase says.
 func (s *Sessions) Ready() bool {
+	if s.ready.Load() {
+		return true // the collection cannot be deleted
+	}
 	_, err := s.app.FindCachedCollectionByNameOrId(CollectionSessions)
+	if err == nil {
+		s.ready.Store(true)
+	}
 	return err == nil
 }
 
@@ -119,6 +126,22 @@ func (s *Sessions) Check(h Holder) error {
 	}
 	s.remember(key, h, at, round)
 	return nil
+}
+
+// Knows reports whether the session of h is known to last, without asking the
+// database and without counting as a sign of life: for tokens that nobody has
+// verified.
+func (s *Sessions) Knows(h Holder) bool {
+	if !s.Ready() || s.sync(false) != nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	k := s.young[h.Key()]
+	if k == nil {
+		k = s.old[h.Key()]
+	}
+	return k != nil && k.holder.Collection == h.Collection && k.holder.Record == h.Record
 }
 
 // find returns a session that is in memory. One that is used stays there.
@@ -324,8 +347,12 @@ func (s *Sessions) Forget() error {
 	if !s.Ready() {
 		return nil
 	}
-	if err := LogEnded(s.app, everything); err != nil {
+	if err := LogEndedAll(s.app); err != nil {
 		return err
 	}
 	return s.Changed()
 }
+
+// LogEndedAll is [LogEnded] for when any session may have ended: every process
+// reads again.
+func LogEndedAll(txApp core.App) error { return LogEnded(txApp, everything) }

@@ -22,6 +22,7 @@ type Claims struct {
 	Collection  string  `json:"collectionId"`
 	Type        string  `json:"type"`
 	Session     string  `json:"sid"`
+	Refreshable bool    `json:"refreshable"`
 	ExpiresUnix float64 `json:"exp"` // seconds
 }
 
