@@ -74,7 +74,7 @@ func (s *Sessions) ShowLegacy(ctx context.Context, h Holder) error {
 		return nil
 	}
 	sign := k.sign()
-	k.stored = sign.at
+	k.stored = sign.at - 1 // there, and due again with the next flush
 	s.mu.Unlock()
 	if _, err := s.write(ctx, []seen{sign}); err != nil {
 		s.putBack([]seen{sign})

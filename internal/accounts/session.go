@@ -48,6 +48,10 @@ func (h Holder) Key() string {
 	return LegacyID(h.Collection, h.Record)
 }
 
+func (h Holder) same(other Holder) bool {
+	return h.Collection == other.Collection && h.Record == other.Record && h.Session == other.Session
+}
+
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
 // LegacyID is the id of the one row that stands for an account's tokens without

@@ -111,7 +111,7 @@ func (s *Sessions) Check(h Holder) error {
 	}
 	key := h.Key()
 	if k := s.find(key); k != nil {
-		if k.holder.Collection != h.Collection || k.holder.Record != h.Record {
+		if !k.holder.same(h) {
 			return ErrEnded // of somebody else: a token that Go code has put together
 		}
 		k.use(h)
@@ -141,7 +141,7 @@ func (s *Sessions) Knows(h Holder) bool {
 	if k == nil {
 		k = s.old[h.Key()]
 	}
-	return k != nil && k.holder.Collection == h.Collection && k.holder.Record == h.Record
+	return k != nil && k.holder.same(h)
 }
 
 // find returns a session that is in memory. One that is used stays there.
@@ -179,7 +179,7 @@ func (s *Sessions) read(h Holder) error {
 		}
 		return ErrWithoutSession
 	}
-	if !isID(h.Session) {
+	if !isID(h.Session) || h.Session == LegacyID(h.Collection, h.Record) {
 		return ErrEnded
 	}
 	collection, err := s.app.FindCachedCollectionByNameOrId(CollectionSessions)
