@@ -232,7 +232,7 @@ try {
     await p.getByRole("button", { name: /login/i }).first().click();
     await p.locator('button.nav-item[title="users"]').waitFor();
   };
-  const key = "__pb_superusers__";
+  const key = "__pb_superusers__/_";
   const stored = (p) => p.evaluate((key) => JSON.parse(localStorage.getItem(key)).token, key);
   const admin = await context.newPage();
   await step("the dashboard signs in", async () => {

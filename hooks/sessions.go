@@ -196,6 +196,15 @@ func (g *groundwork) storeSession(app core.App, s *signIn) error {
 			r.Set("expiresAt", expires)
 			return saveSession(txApp, r)
 		}
+		// A new password or the end of the account may have passed this sign-in: the
+		// token is void then, and nothing would take its session away.
+		now, err := storedTokenKey(txApp, e.Record.Collection(), e.Record.Id)
+		if err != nil {
+			return err
+		}
+		if now != e.Record.TokenKey() {
+			return e.UnauthorizedError(tokenInvalid.text, nil)
+		}
 		r := core.NewRecord(collection)
 		r.Id = s.session
 		r.Load(map[string]any{
@@ -418,14 +427,15 @@ func (g *groundwork) bindSessionAccounts() {
 				return e.Next()
 			}
 			return inTransaction(e, func() error {
-				before, err := tokenKeyOf(e)
+				id, _ := e.Record.LastSavedPK().(string)
+				before, err := storedTokenKey(e.App, e.Record.Collection(), id)
 				if err != nil {
 					return err
 				}
 				if err := e.Next(); err != nil {
 					return err
 				}
-				after, err := tokenKeyOf(e)
+				after, err := storedTokenKey(e.App, e.Record.Collection(), e.Record.Id)
 				if err != nil || before == "" || before == after {
 					return err
 				}
@@ -522,10 +532,10 @@ func endSessionsIn(txApp core.App, collection *core.Collection) error {
 	return accounts.LogEndedAll(txApp)
 }
 
-func tokenKeyOf(e *core.RecordEvent) (string, error) {
+// storedTokenKey is empty when there is no such account.
+func storedTokenKey(app core.App, collection *core.Collection, id string) (string, error) {
 	var key string
-	id, _ := e.Record.LastSavedPK().(string)
-	err := e.App.DB().Select("tokenKey").From(e.Record.Collection().Name).Where(dbx.HashExp{"id": id}).Limit(1).Row(&key)
+	err := app.DB().Select("tokenKey").From(collection.Name).Where(dbx.HashExp{"id": id}).Limit(1).Row(&key)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", fmt.Errorf("read tokenKey of %s: %w", id, err)
 	}

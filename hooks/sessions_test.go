@@ -318,6 +318,19 @@ func TestSignInWithTheApplicationsHooks(t *testing.T) {
 		requireStatus(t, http.StatusForbidden, app.Send(http.MethodPost, path, body, ""))
 		require.Equal(t, 0, sessionCount(t, app))
 	})
+	t.Run("changes the password meanwhile", func(t *testing.T) {
+		t.Parallel()
+		app := pbtest.NewApp(t)
+		app.OnRecordAuthRequest("users").BindFunc(func(e *core.RecordAuthRequestEvent) error {
+			ana := app.Reload(e.Record)
+			ana.SetPassword("another-password")
+			require.NoError(t, app.Save(ana))
+			return e.Next()
+		})
+		app.User("ana@example.com")
+		requireStatus(t, http.StatusUnauthorized, app.Send(http.MethodPost, path, body, ""))
+		require.Equal(t, 0, sessionCount(t, app))
+	})
 	t.Run("fails after the session was stored", func(t *testing.T) {
 		t.Parallel()
 		app := pbtest.NewApp(t)
