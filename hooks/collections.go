@@ -14,6 +14,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/dbutils"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -24,7 +25,7 @@ var ourCollections = []string{
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
-	versions.Collection,
+	versions.Collection, accounts.CollectionSessions,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields

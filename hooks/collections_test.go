@@ -12,6 +12,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/stretchr/testify/require"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -24,6 +25,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
 
 	closed := [5]string{"403", "403", "403", "403", "403"}
+	unknown := [5]string{"401", "401", "401", "401", "401"} // who has not signed in
 	superuser := [5]string{"ok", "200", "200", "200", "204"}
 
 	for name, tc := range map[string]struct {
@@ -42,7 +44,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			create: fields(map[string]any{"key": "news", "name": "News", "kind": "promotional"}),
 			update: map[string]any{"name": "x"},
 			want: [5][5]string{
-				{"none", "404", "403", "403", "403"},
+				{"none", "404", "401", "401", "401"},
 				{"promotional", "404", "403", "403", "403"},
 				{"none", "404", "403", "403", "403"},
 				{"promotional", "404", "403", "403", "403"},
@@ -55,7 +57,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			create: fields(map[string]any{"key": "b", "title": "B", "body": "B"}),
 			update: map[string]any{"title": "x"},
-			want:   [5][5]string{closed, closed, closed, closed, superuser},
+			want:   [5][5]string{unknown, closed, closed, closed, superuser},
 		},
 		notifications.CollectionTopics: {
 			record: func(app *pbtest.App, _ *core.Record) *core.Record {
@@ -64,7 +66,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			create: fields(map[string]any{"key": "b", "name": "B"}),
 			update: map[string]any{"name": "x"},
 			want: [5][5]string{
-				{"none", "404", "403", "403", "403"},
+				{"none", "404", "401", "401", "401"},
 				{"ok", "200", "403", "403", "403"},
 				{"none", "404", "403", "403", "403"},
 				{"ok", "200", "403", "403", "403"},
@@ -82,7 +84,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			update: map[string]any{},
 			want: [5][5]string{
-				{"none", "404", "400", "403", "404"},
+				{"none", "404", "400", "401", "404"},
 				{"none", "404", "400", "403", "404"},
 				{"none", "404", "400", "403", "404"},
 				{"ok", "200", "200", "403", "204"},
@@ -111,7 +113,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			create: fields(map[string]any{"channel": "email", "address": "y@example.com", "reason": "manual"}),
 			update: map[string]any{"reason": "bounce"},
-			want:   [5][5]string{closed, closed, closed, closed, superuser},
+			want:   [5][5]string{unknown, closed, closed, closed, superuser},
 		},
 		notifications.CollectionProviders: {
 			record: func(app *pbtest.App, _ *core.Record) *core.Record {
@@ -119,7 +121,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			create: fields(provider("B")),
 			update: map[string]any{"name": "x"},
-			want:   [5][5]string{closed, closed, closed, closed, superuser},
+			want:   [5][5]string{unknown, closed, closed, closed, superuser},
 		},
 		notifications.CollectionDevices: {
 			record: func(app *pbtest.App, owner *core.Record) *core.Record {
@@ -143,7 +145,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			create: fields(map[string]any{"title": "B"}),
 			update: map[string]any{"title": "x"},
-			want:   [5][5]string{closed, closed, closed, closed, superuser},
+			want:   [5][5]string{unknown, closed, closed, closed, superuser},
 		},
 		notifications.CollectionDeliveries: {
 			record: func(app *pbtest.App, owner *core.Record) *core.Record { return delivery(t, app, owner) },
@@ -151,7 +153,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 				return map[string]any{"user": owner.Id, "channel": "email", "status": "accepted"}
 			},
 			update: map[string]any{"status": "failed"},
-			want:   [5][5]string{closed, closed, closed, closed, {"ok", "200", "403", "403", "403"}},
+			want:   [5][5]string{unknown, closed, closed, closed, {"ok", "200", "403", "403", "403"}},
 		},
 		notifications.CollectionInbox: {
 			record: func(app *pbtest.App, owner *core.Record) *core.Record {
@@ -162,11 +164,29 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			update: map[string]any{"readAt": "2026-01-01 00:00:00.000Z"},
 			want: [5][5]string{
-				{"none", "404", "403", "404", "403"},
+				{"none", "404", "401", "404", "401"},
 				{"none", "404", "403", "404", "403"},
 				{"none", "404", "403", "404", "403"},
 				{"ok", "200", "403", "200", "403"},
 				superuser,
+			},
+		},
+		accounts.CollectionSessions: {
+			record: func(app *pbtest.App, owner *core.Record) *core.Record {
+				session, err := app.FindRecordById(accounts.CollectionSessions, sessionID(t, signIn(t, app, owner)))
+				require.NoError(t, err)
+				return session
+			},
+			create: func(_ *pbtest.App, owner *core.Record) map[string]any {
+				return map[string]any{"collectionRef": owner.Collection().Id, "recordRef": owner.Id, "kind": "sign_in"}
+			},
+			update: map[string]any{"name": "x"},
+			want: [5][5]string{
+				{"none", "404", "401", "401", "404"},
+				{"none", "404", "403", "403", "404"},
+				{"none", "404", "403", "403", "404"},
+				{"ok", "200", "403", "403", "204"},
+				{"ok", "200", "403", "403", "204"},
 			},
 		},
 		notifications.CollectionTriggers: {
@@ -175,7 +195,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			},
 			create: fields(trigger("B")),
 			update: map[string]any{"name": "x"},
-			want:   [5][5]string{closed, closed, closed, closed, superuser},
+			want:   [5][5]string{unknown, closed, closed, closed, superuser},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +240,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 					for _, f := range record.Collection().Fields {
 						again.SetRaw(f.GetName(), record.GetRaw(f.GetName()))
 					}
-					require.NoError(t, app.Save(again))
+					require.NoError(t, app.SaveWithContext(notifications.AsServer(t.Context()), again))
 					record = again
 				}
 			}

@@ -25,6 +25,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/types"
 	"golang.org/x/text/language"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/requestlog"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -80,6 +81,7 @@ const claimedKey = "groundwork:claimed"
 // registration is a create request on its way to the row.
 type registration struct {
 	user, token string
+	session     string // of the person whose device it becomes; empty when somebody else registers it
 	requestID   string
 	superuser   bool
 
@@ -163,6 +165,7 @@ func registerDevice(e *core.RecordRequestEvent) error {
 			return e.ForbiddenError("Only people who are signed in register devices.", nil)
 		}
 		e.Record.Set("user", e.Auth.Id)
+		reg.session = sessionOf(e.RequestEvent)
 	}
 
 	// As it was sent: PocketBase has made a text of it by now, an empty one of an
@@ -342,6 +345,17 @@ func (g *groundwork) updateDevice(e *core.RecordEvent) error {
 // claimed goes on with the save of a device that was registered and keeps its
 // owner's devices at their number.
 func (g *groundwork) claimed(e *core.RecordEvent) error {
+	if reg := registrationOf(e.Record); reg != nil && reg.session != "" {
+		// It may have ended since the request began; what ends with it has then been
+		// looked for already.
+		if _, err := e.App.FindRecordById(accounts.CollectionSessions, reg.session); err != nil {
+			if errors.Is(err, sql.ErrNoRows) {
+				return apis.NewUnauthorizedError(tokenEnded.text, nil)
+			}
+			return fmt.Errorf("find session %s: %w", reg.session, err)
+		}
+		e.Record.Set("session", reg.session)
+	}
 	if err := e.Next(); err != nil {
 		return err
 	}

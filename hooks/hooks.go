@@ -5,6 +5,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 
@@ -18,6 +19,7 @@ type groundwork struct {
 	log *slog.Logger
 	box *keyBox // nil before the bootstrap
 
+	sessions  *accounts.Sessions
 	workers   *jobs.Workers
 	jobs      *jobs.Client // nil unless the app serves
 	providers *notifications.Providers
@@ -35,7 +37,8 @@ func Register(app core.App, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	g := &groundwork{app: app, cfg: cfg, log: slog.New(slog.NewJSONHandler(cfg.LogOutput, nil)), workers: jobs.NewWorkers()}
+	g := &groundwork{app: app, cfg: cfg, log: slog.New(slog.NewJSONHandler(cfg.LogOutput, nil)),
+		workers: jobs.NewWorkers(), sessions: accounts.Of(app)}
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
@@ -49,6 +52,8 @@ func Register(app core.App, cfg Config) error {
 	g.bindRefusals()
 	g.bindUsers()
 	g.bindLiveCaches()
+	g.bindBadTokens()
+	g.bindSessions()
 	g.bindKey()
 	g.bindRequestIDs()
 	g.bindLogs()

@@ -130,6 +130,9 @@ func SetupLink(app core.App, baseURL string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make the setup token: %w", err)
 	}
+	if token, err = startSetupSession(app, installer, token); err != nil {
+		return "", fmt.Errorf("store the setup session: %w", err)
+	}
 	if baseURL == "" {
 		baseURL = "http://127.0.0.1:8090"
 		if url := publicURL(app); url != "" {

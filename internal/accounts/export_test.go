@@ -1,0 +1,11 @@
+package accounts
+
+// SetMax sets how many sessions are remembered.
+func (s *Sessions) SetMax(n int) { s.max = n }
+
+// Remembered is how many sessions and unwritten signs of life are in memory.
+func (s *Sessions) Remembered() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.young) + len(s.old) + len(s.spilled)
+}
