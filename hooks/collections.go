@@ -13,6 +13,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/dbutils"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -23,7 +24,7 @@ var ourCollections = []string{
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
-	versions.Collection,
+	versions.Collection, accounts.CollectionPhoneSignIn,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields
@@ -281,7 +282,7 @@ func (g *groundwork) bindSchemaGuard() {
 			return e.Next()
 		}})
 
-	// Triggers and templates name the collection they watch. This runs inside the
+	// Triggers, templates and phone_sign_in name a collection. This runs inside the
 	// transaction that PocketBase opens for a collection's save.
 	app.OnCollectionUpdateExecute().Bind(&hook.Handler[*core.CollectionEvent]{
 		Id: "groundwork.collections.rename", Priority: priorityExecute, Func: func(e *core.CollectionEvent) error {
@@ -304,6 +305,7 @@ func followRename(txApp core.App, before, after string) error {
 	for _, ref := range []struct{ collection, field string }{
 		{notifications.CollectionTriggers, "collection"},
 		{notifications.CollectionTemplates, "dataFrom"},
+		{accounts.CollectionPhoneSignIn, "collection"},
 	} {
 		col, err := txApp.FindCollectionByNameOrId(ref.collection)
 		if err != nil {

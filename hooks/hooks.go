@@ -48,6 +48,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindCollections()
 	g.bindRefusals()
 	g.bindUsers()
+	g.bindPhone()
 	g.bindLiveCaches()
 	g.bindKey()
 	g.bindRequestIDs()
