@@ -104,7 +104,7 @@ func (g *groundwork) bindMails() {
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.mails.timing", Func: func(e *core.ServeEvent) error {
 			e.Router.Bind(&hook.Handler[*core.RequestEvent]{
-				Id: "groundwork.mails.timing", Func: evenTiming})
+				Id: "groundwork.mails.timing", Func: g.evenTiming})
 			return e.Next()
 		}})
 
@@ -257,12 +257,12 @@ const answerFloor = 100 * time.Millisecond
 
 // evenTiming holds the answer to requests that must not tell whether an address
 // is known until answerFloor has passed.
-func evenTiming(e *core.RequestEvent) error {
+func (g *groundwork) evenTiming(e *core.RequestEvent) error {
 	path := e.Request.URL.Path
 	if e.Request.Method != http.MethodPost || !strings.HasPrefix(path, "/api/collections/") {
 		return e.Next()
 	}
-	held := &heldWriter{ResponseWriter: e.Response, until: time.Now().Add(answerFloor), request: e.Request}
+	held := &heldWriter{ResponseWriter: e.Response, until: time.Now().Add(g.cfg.answerFloor), request: e.Request}
 	switch path[strings.LastIndexByte(path, '/'):] {
 	case "/request-password-reset", "/request-verification", "/request-otp", "/request-phone-otp", "/request-phone-verification":
 	case "/auth-with-otp", "/confirm-phone-verification":

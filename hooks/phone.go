@@ -11,6 +11,7 @@ import (
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
+	"github.com/pocketbase/pocketbase/tools/router"
 	"github.com/pocketbase/pocketbase/tools/security"
 
 	"github.com/groundworkhq/groundwork/internal/accounts"
@@ -32,7 +33,7 @@ type phoneSignIn struct {
 // What a request for a code answers, and how long that takes, does not depend on
 // the number: every request stores a code, a delivery and a job, also for a number
 // that nobody has. Whether a text leaves is decided by the job. See also
-// [evenTiming].
+// evenTiming.
 func (g *groundwork) bindPhone() {
 	p := &phoneSignIn{groundwork: g, settings: livecache.New(g.app, accounts.CollectionPhoneSignIn, accounts.LoadPhoneSettings)}
 	g.bindPhoneFields()
@@ -48,6 +49,20 @@ func (g *groundwork) bindPhone() {
 				// After all that limits and checks a request: it answers in PocketBase's place.
 				Id: "groundwork.phone.signin", Priority: priorityEnd, Func: p.signIn})
 			return e.Next()
+		}})
+
+	// The number of a person who is gone goes with them.
+	g.app.OnRecordDeleteExecute().Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.phone.forget", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+			if !accounts.HasPhone(e.Record.Collection()) || !g.ready(e.App) {
+				return e.Next()
+			}
+			return inTransaction(e, func() error {
+				if err := g.codes().Forget(e.App, e.Record); err != nil {
+					return err
+				}
+				return e.Next()
+			})
 		}})
 
 	// Expired codes have a sealed number in them; each request deletes them too.
@@ -206,11 +221,12 @@ func (p *phoneSignIn) countriesInForce(app core.App, s accounts.PhoneSettings) (
 	if err != nil {
 		return nil, err
 	}
-	countries := []string{}
+	var countries []string // nobody sends: nothing to close, and the delivery says what is missing
 	for _, cfg := range providers {
 		if cfg.Channel != notifications.ProviderSMSTransactional {
 			continue
 		}
+		countries = []string{} // a sender without a country: the owner has to name some
 		if number, err := notifications.NormalizePhone(cfg.SenderID); err == nil {
 			countries = []string{accounts.PhoneCountry(number)} // the one that serves comes last
 		}
@@ -287,7 +303,7 @@ func (p *phoneSignIn) send(e *core.RequestEvent, req phoneRequest, find func(txA
 	return e.JSON(http.StatusOK, map[string]string{"otpId": code.ID})
 }
 
-// isPhoneSignIn says whether a request is one to auth-with-otp.
+// isAuthWithOTP says whether a request is one to auth-with-otp.
 func isAuthWithOTP(e *core.RequestEvent) bool {
 	return e.Request.Method == http.MethodPost && strings.HasPrefix(e.Request.URL.Path, "/api/collections/") && strings.HasSuffix(e.Request.URL.Path, "/auth-with-otp")
 }
@@ -329,7 +345,7 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	var record *core.Record
 	if err == nil {
 		err = e.App.RunInTransaction(func(txApp core.App) error {
-			record, err = p.enter(txApp, collection, settings, code)
+			record, err = p.enter(txApp, collection, settings, code, requestlog.ID(e))
 			return err
 		})
 	}
@@ -337,7 +353,7 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	case errors.Is(err, errWrongCode), errors.Is(err, accounts.ErrNoCode):
 		return wrongCode(e)
 	case err != nil:
-		return e.InternalServerError("The code cannot be checked right now; try again.", err)
+		return cannotEnter(e, err)
 	}
 
 	event := new(core.RecordAuthWithOTPRequestEvent)
@@ -352,6 +368,21 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	return e.App.OnRecordAuthWithOTPRequest().Trigger(event, func(e *core.RecordAuthWithOTPRequestEvent) error {
 		return apis.RecordAuthResponse(e.RequestEvent, e.Record, core.MFAMethodOTP, nil)
 	})
+}
+
+// cannotEnter answers when a right code led nowhere: an account could not be made
+// or changed. The code is as it was, one try poorer.
+func cannotEnter(e *core.RequestEvent, err error) error {
+	var refusal *router.ApiError
+	var fields validation.Errors
+	switch {
+	case errors.As(err, &refusal): // of the application's own hook
+		return refusal
+	case errors.As(err, &fields):
+		return e.BadRequestError("The account cannot be made by phone.", fields)
+	default:
+		return e.InternalServerError("The code cannot be checked right now; try again.", err)
+	}
 }
 
 // match takes a try of a code and compares.
@@ -379,7 +410,7 @@ func (p *phoneSignIn) match(app core.App, purpose accounts.Purpose, collection *
 }
 
 // enter uses up a right code and returns whom it signs in.
-func (p *phoneSignIn) enter(txApp core.App, collection *core.Collection, settings accounts.PhoneSettings, code *accounts.Stored) (*core.Record, error) {
+func (p *phoneSignIn) enter(txApp core.App, collection *core.Collection, settings accounts.PhoneSettings, code *accounts.Stored, requestID string) (*core.Record, error) {
 	if err := code.Use(txApp); err != nil {
 		return nil, err
 	}
@@ -394,9 +425,9 @@ func (p *phoneSignIn) enter(txApp core.App, collection *core.Collection, setting
 	case record != nil && record.GetBool(accounts.FieldPhoneVerified):
 		return record, nil
 	case record != nil:
-		return record, p.firstProof(txApp, record)
+		return record, p.firstProof(txApp, record, requestID)
 	case code.Record == "" && settings.SignUp && owner != accounts.PhoneAmbiguous:
-		return p.signUp(txApp, collection, code.Phone)
+		return p.signUp(txApp, collection, code.Phone, requestID)
 	default:
 		return nil, errWrongCode
 	}

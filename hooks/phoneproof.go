@@ -13,6 +13,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/groundworkhq/groundwork/internal/accounts"
+	"github.com/groundworkhq/groundwork/internal/requestlog"
 	"github.com/groundworkhq/groundwork/notifications"
 )
 
@@ -21,32 +22,37 @@ import (
 // alone from here on, as the holder of an address has by PocketBase's e-mail
 // codes. Where a second factor is asked for the password stays, as it does there:
 // it is that factor.
-func (p *phoneSignIn) firstProof(txApp core.App, record *core.Record) error {
+func (p *phoneSignIn) firstProof(txApp core.App, record *core.Record, requestID string) error {
 	record.Set(accounts.FieldPhoneVerified, true)
+	reset := ""
 	if record.Collection().MFA.Enabled {
 		record.RefreshTokenKey()
 	} else {
 		record.SetRandomPassword()
+		reset = " Your password was reset."
 	}
 	if err := savePhone(txApp, record); err != nil {
 		return err
 	}
-	p.log.Info("phone verified by signing in", "collection", record.Collection().Name, "record", record.Id,
+	p.logCommitted(txApp, "phone verified by signing in", "collection", record.Collection().Name, "record", record.Id,
 		"phone", notifications.MaskAddress(notifications.ChannelSMS, record.GetString(accounts.FieldPhone)))
-	return p.tellOwner(txApp, record, "Your phone number was confirmed",
-		"Somebody signed in to your account with a code sent to the phone number %s. Your password was reset and all other sign-ins were ended. If this was not you, reset your password now and tell us.",
+	return p.tellOwner(txApp, record, requestID, "Your phone number was confirmed",
+		"Somebody signed in to your account with a code that was sent to the phone number %s. All other sign-ins were ended."+reset+" If this was not you, ask for a new password now and tell us.",
 		record.GetString(accounts.FieldPhone))
 }
 
 // signUp makes the account of a number that nobody had.
-func (p *phoneSignIn) signUp(txApp core.App, collection *core.Collection, phone string) (*core.Record, error) {
+func (p *phoneSignIn) signUp(txApp core.App, collection *core.Collection, phone, requestID string) (*core.Record, error) {
 	record := core.NewRecord(collection)
+	requestlog.SetRecordRequestID(record, requestID)
 	record.Set(accounts.FieldPhone, phone)
 	record.Set(accounts.FieldPhoneVerified, true)
 	record.SetRandomPassword()
 	if err := txApp.SaveWithContext(notifications.AsServer(context.Background()), record); err != nil {
+		p.log.Warn("an account cannot be made by phone", "collection", collection.Name, "error", err, "requestId", requestID)
 		return nil, fmt.Errorf("make an account by phone: %w", err)
 	}
+	p.logCommitted(txApp, "account made by phone", "collection", collection.Name, "record", record.Id, "phone", notifications.MaskAddress(notifications.ChannelSMS, phone))
 	return record, nil
 }
 
@@ -86,7 +92,7 @@ func (p *phoneSignIn) confirmVerification(e *core.RequestEvent) error {
 	}
 	if err == nil {
 		err = e.App.RunInTransaction(func(txApp core.App) error {
-			record, err = p.proveTo(txApp, collection, code)
+			record, err = p.proveTo(txApp, collection, code, requestlog.ID(e))
 			return err
 		})
 	}
@@ -94,7 +100,7 @@ func (p *phoneSignIn) confirmVerification(e *core.RequestEvent) error {
 	case errors.Is(err, errWrongCode), errors.Is(err, accounts.ErrNoCode):
 		return wrongCode(e)
 	case err != nil:
-		return e.InternalServerError("The code cannot be checked right now; try again.", err)
+		return cannotEnter(e, err)
 	}
 	if err := apis.EnrichRecord(e, record); err != nil {
 		return e.InternalServerError("The record cannot be shown.", err)
@@ -103,7 +109,7 @@ func (p *phoneSignIn) confirmVerification(e *core.RequestEvent) error {
 }
 
 // proveTo uses up a right code and gives its number to the account.
-func (p *phoneSignIn) proveTo(txApp core.App, collection *core.Collection, code *accounts.Stored) (*core.Record, error) {
+func (p *phoneSignIn) proveTo(txApp core.App, collection *core.Collection, code *accounts.Stored, requestID string) (*core.Record, error) {
 	if err := code.Use(txApp); err != nil {
 		return nil, err
 	}
@@ -131,24 +137,34 @@ func (p *phoneSignIn) proveTo(txApp core.App, collection *core.Collection, code 
 		return nil, err
 	}
 	mask := func(phone string) string { return notifications.MaskAddress(notifications.ChannelSMS, phone) }
-	p.log.Info("phone verified", "collection", collection.Name, "record", record.Id, "phone", mask(code.Phone), "before", mask(before), "beforeVerified", was)
+	p.logCommitted(txApp, "phone verified", "collection", collection.Name, "record", record.Id, "phone", mask(code.Phone), "before", mask(before), "beforeVerified", was)
 	if before == "" || before == code.Phone {
 		return record, nil
 	}
-	return record, p.tellOwner(txApp, record, "Your phone number was changed",
-		"The phone number of your account is now %s. If this was not you, reset your password now and tell us.", code.Phone)
+	return record, p.tellOwner(txApp, record, requestID, "Your phone number was changed",
+		"The phone number of your account is now %s. If this was not you, ask for a new password now and tell us.", code.Phone)
 }
 
 // tellOwner sends a notice to the account's e-mail address, if it has one. The
 // number in it is masked: the mailbox may be somebody else's.
-func (p *phoneSignIn) tellOwner(txApp core.App, record *core.Record, subject, text, phone string) error {
+func (p *phoneSignIn) tellOwner(txApp core.App, record *core.Record, requestID, subject, text, phone string) error {
 	if record.Email() == "" {
 		return nil
 	}
 	text = fmt.Sprintf(text, notifications.MaskAddress(notifications.ChannelSMS, phone))
-	_, err := p.sender.EnqueueMail(txApp, notifications.Mail{To: record.Email(), UserID: record.Id,
+	_, err := p.sender.EnqueueMail(txApp, notifications.Mail{To: record.Email(), UserID: record.Id, RequestID: requestID,
 		Email: notifications.Email{Subject: subject, Text: text, HTML: "<p>" + html.EscapeString(text) + "</p>"}})
 	return err
+}
+
+// logCommitted writes a line once the transaction has committed.
+func (p *phoneSignIn) logCommitted(txApp core.App, msg string, args ...any) {
+	txApp.TxInfo().OnComplete(func(err error) error {
+		if err == nil {
+			p.log.Info(msg, args...)
+		}
+		return nil
+	})
 }
 
 // warnSeldom says each thing once a minute at most. The zero value is ready.
