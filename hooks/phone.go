@@ -51,6 +51,15 @@ func (g *groundwork) bindPhone() {
 			return e.Next()
 		}})
 
+	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		// After the providers of the environment have their rows.
+		Id: "groundwork.phone.nowhere", Priority: priorityLast, Func: func(e *core.ServeEvent) error {
+			if err := p.warnNowhere(e.App); err != nil {
+				return err
+			}
+			return e.Next()
+		}})
+
 	// The number of a person who is gone goes with them.
 	g.app.OnRecordDeleteExecute().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.phone.forget", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
@@ -232,6 +241,33 @@ func (p *phoneSignIn) countriesInForce(app core.App, s accounts.PhoneSettings) (
 		}
 	}
 	return countries, nil
+}
+
+// warnNowhere tells an operator at the start what people would find out otherwise:
+// that no number is in a country to which codes are sent.
+func (p *phoneSignIn) warnNowhere(app core.App) error {
+	all, err := p.settings.Get()
+	if err != nil {
+		return fmt.Errorf("read phone_sign_in: %w", err)
+	}
+	collections, err := app.FindAllCollections(core.CollectionTypeAuth)
+	if err != nil {
+		return fmt.Errorf("find auth collections: %w", err)
+	}
+	for _, c := range collections {
+		s := accounts.PhoneSettingsOf(all, c)
+		if !c.OTP.Enabled || !s.Enabled || !accounts.HasPhone(c) {
+			continue
+		}
+		countries, err := p.countriesInForce(app, s)
+		if err != nil {
+			return fmt.Errorf("read the SMS providers: %w", err)
+		}
+		if countries != nil && len(countries) == 0 {
+			p.log.Warn("nobody can sign in by phone: the SMS sender is not a phone number, so that its country is not known; name the countries to send to in phone_sign_in", "collection", c.Name)
+		}
+	}
+	return nil
 }
 
 // phoneRequest is a code that is asked for.

@@ -742,11 +742,13 @@ func TestCountriesInProduction(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			opts := []pbtest.Option{pbtest.WithConfig(production)}
+			out := &lockedBuffer{}
+			opts := []pbtest.Option{pbtest.WithConfig(production), pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = out })}
 			if tc.sender != "" {
 				opts = append(opts, sender(tc.sender))
 			}
 			app := newPhones(t, opts...)
+			require.Equal(t, tc.sender == "SHOP", strings.Contains(out.String(), "nobody can sign in by phone"), "said at the start")
 			require.Equal(t, 200, app.settings("users", map[string]any{"countries": tc.countries}).Status)
 			for _, phone := range tc.open {
 				app.request(phone)

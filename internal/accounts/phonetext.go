@@ -48,7 +48,10 @@ const maxName = 30
 func shortName(name string) string {
 	var b strings.Builder
 	for _, r := range name {
-		if r != '\n' && r != '\r' && r != '\f' && fits(string(r)) {
+		switch {
+		case r == '\n' || r == '\r' || r == '\f':
+			b.WriteByte(' ')
+		case fits(string(r)):
 			b.WriteRune(r)
 		}
 	}
