@@ -267,7 +267,7 @@ func (p *phones) tries(otpID string) int {
 	return n
 }
 
-func TestACodeDiesAtTheFifthWrongTry(t *testing.T) {
+func TestAPhoneCodeDiesAtTheFifthWrongTry(t *testing.T) {
 	t.Parallel()
 	app := newPhones(t)
 	app.person("me@example.com", phoneA, true)
@@ -955,39 +955,4 @@ func TestPhonesAreIndexed(t *testing.T) {
 		require.NoError(t, app.ConcurrentDB().NewQuery("EXPLAIN QUERY PLAN SELECT users.* FROM users WHERE (phone = '+1' AND phone != '') AND (phoneVerified "+verified+") LIMIT 2").All(&plan))
 		require.Contains(t, plan[0].Detail, "USING INDEX idx_gw_users_phone")
 	}
-}
-
-// Those who count tries find one account behind all its codes, and one number
-// behind all codes that lead to nobody.
-func TestSubjectOfACode(t *testing.T) {
-	t.Parallel()
-	app := newPhones(t)
-	me := app.person("me@example.com", phoneA, true)
-	codes := accounts.Codes{Key: testKey{}}
-	users := me.Collection()
-	var known, unknown []accounts.Subject
-	for range 2 {
-		for phone, list := range map[string]*[]accounts.Subject{phoneA: &known, phoneB: &unknown} {
-			s, err := codes.FindSubject(app, app.request(phone))
-			require.NoError(t, err)
-			*list = append(*list, s)
-		}
-	}
-	require.Equal(t, known[0], known[1])
-	require.Equal(t, me.Id, known[0].Record)
-	require.Equal(t, unknown[0], unknown[1])
-	require.Empty(t, unknown[0].Record)
-	require.NotEqual(t, known[0].PhoneKey, unknown[0].PhoneKey)
-	s, err := codes.SubjectOfPhone(app, users, phoneA)
-	require.NoError(t, err)
-	require.Equal(t, me.Id, s.Record)
-	_, err = codes.FindSubject(app, "abcdefghijklmno")
-	require.ErrorIs(t, err, accounts.ErrNoCode)
-}
-
-// testKey only tells values apart.
-type testKey struct{ accounts.Keyed }
-
-func (testKey) MAC(purpose string, parts ...string) ([]byte, error) {
-	return []byte(purpose + strings.Join(parts, "|")), nil
 }

@@ -10,15 +10,14 @@ import (
 func init() {
 	pbmigrations.Register(func(txApp core.App) error {
 		// Plain tables, not collections: nobody reads them through the API. Neither
-		// holds a number or a code that can be read: phoneKey, prefixKey and digest are
-		// HMACs under GROUNDWORK_KEY, phone is sealed. Times are Unix milliseconds.
+		// holds a number or a code that can be read: prefixKey and digest are HMACs under
+		// GROUNDWORK_KEY, phone is sealed. Times are Unix milliseconds.
 		for _, sql := range []string{
 			`CREATE TABLE {{groundwork_phone_codes}} (
 				[[id]]         TEXT PRIMARY KEY NOT NULL,
 				[[purpose]]    TEXT NOT NULL,
 				[[collection]] TEXT NOT NULL,
 				[[record]]     TEXT NOT NULL,
-				[[phoneKey]]   TEXT NOT NULL,
 				[[phone]]      BLOB NOT NULL,
 				[[digest]]     BLOB NOT NULL,
 				[[tries]]      INTEGER NOT NULL DEFAULT 0,

@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -76,16 +75,12 @@ func (c Codes) Make(txApp core.App, code Code) error {
 	if code.Digits != "" {
 		digest = real
 	}
-	phoneKey, err := c.phoneKey(code.Collection, code.Phone)
-	if err != nil {
-		return err
-	}
 	sealed, err := c.Key.Seal(sealPurpose(code.ID), []byte(code.Phone))
 	if err != nil {
 		return fmt.Errorf("seal phone of code: %w", err)
 	}
 	_, err = txApp.DB().Insert("groundwork_phone_codes", dbx.Params{"id": code.ID, "purpose": string(code.Purpose), "collection": code.Collection, "record": code.Record,
-		"phoneKey": phoneKey, "phone": sealed, "digest": digest, "tries": 0, "expiresAt": code.ExpiresAt.UnixMilli()}).Execute()
+		"phone": sealed, "digest": digest, "tries": 0, "expiresAt": code.ExpiresAt.UnixMilli()}).Execute()
 	if err != nil {
 		return fmt.Errorf("store code: %w", err)
 	}
@@ -177,55 +172,6 @@ func (c Codes) Forget(txApp core.App, record *core.Record) error {
 	return nil
 }
 
-// Subject is whom a code is about, for those who count tries and requests over all
-// its codes. Two codes for one account have the same subject, and so have two for
-// one number that nobody has.
-type Subject struct {
-	Collection string // id
-
-	// Record is the account's id; empty when the number leads to none.
-	Record string
-
-	// PhoneKey stands for the number (an HMAC, in hex), which it does not tell.
-	PhoneKey string
-}
-
-// FindSubject returns the subject of a code that is not used yet. The error is
-// [ErrNoCode] when the id is none of ours.
-func (c Codes) FindSubject(app core.App, id string) (Subject, error) {
-	var row struct {
-		Collection string `db:"collection"`
-		Record     string `db:"record"`
-		PhoneKey   string `db:"phoneKey"`
-	}
-	err := app.ConcurrentDB().Select("collection", "record", "phoneKey").From("groundwork_phone_codes").Where(dbx.HashExp{"id": id}).One(&row)
-	if errors.Is(err, sql.ErrNoRows) {
-		return Subject{}, ErrNoCode
-	}
-	if err != nil {
-		return Subject{}, fmt.Errorf("find subject of code: %w", err)
-	}
-	return Subject(row), nil
-}
-
-// SubjectOfPhone returns the subject that a code for this number (E.164) would
-// have.
-func (c Codes) SubjectOfPhone(app core.App, collection *core.Collection, phone string) (Subject, error) {
-	key, err := c.phoneKey(collection.Id, phone)
-	if err != nil {
-		return Subject{}, err
-	}
-	record, _, err := FindByPhone(app, collection, phone)
-	if err != nil {
-		return Subject{}, err
-	}
-	s := Subject{Collection: collection.Id, PhoneKey: key}
-	if record != nil {
-		s.Record = record.Id
-	}
-	return s, nil
-}
-
 // Prune deletes the codes that have run out.
 func (c Codes) Prune(app core.App) error {
 	_, err := app.NonconcurrentDB().Delete("groundwork_phone_codes", dbx.NewExp("[[expiresAt]] <= {:now}", dbx.Params{"now": time.Now().UnixMilli()})).Execute()
@@ -243,12 +189,5 @@ func (c Codes) digest(id string, purpose Purpose, collection, record, phone, tok
 	return digest, nil
 }
 
-func (c Codes) phoneKey(collection, phone string) (string, error) {
-	key, err := c.Key.MAC("phone number", collection, phone)
-	if err != nil {
-		return "", fmt.Errorf("hash phone: %w", err)
-	}
-	return hex.EncodeToString(key), nil
-}
-
+// sealPurpose binds a sealed number to its code.
 func sealPurpose(id string) string { return "phone code:" + id }
