@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/bench/process"
@@ -59,6 +60,15 @@ func TestCodesBySMSLeaveNothing(t *testing.T) {
 	var first, nobody struct{ OTPID string }
 	require.NoError(t, s.Call(http.MethodPost, users+"request-phone-otp", map[string]any{"phone": known}, &first))
 	s.Kill()
+	require.NoError(t, s.WithDB(func(db *dbx.DB) error {
+		// Limits on requests would answer before the code's own does.
+		var tables int
+		err := db.NewQuery("SELECT count(*) FROM sqlite_master WHERE name = 'rate_limits'").Row(&tables)
+		if err == nil && tables > 0 {
+			_, err = db.NewQuery("UPDATE rate_limits SET enabled = FALSE").Execute()
+		}
+		return err
+	}))
 	require.NoError(t, twilio.Up())
 	require.NoError(t, s.Start())
 	require.Eventually(t, func() bool { return len(twilio.To(known)) == 1 }, time.Minute, 10*time.Millisecond, "the code goes out after all")
