@@ -25,7 +25,7 @@ var ourCollections = []string{
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
-	versions.Collection, accounts.CollectionSessions,
+	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields
@@ -295,7 +295,7 @@ func (g *groundwork) bindSchemaGuard() {
 			return e.Next()
 		}})
 
-	// Triggers and templates name the collection they watch. This runs inside the
+	// Triggers, templates and phone_sign_in name a collection. This runs inside the
 	// transaction that PocketBase opens for a collection's save.
 	app.OnCollectionUpdateExecute().Bind(&hook.Handler[*core.CollectionEvent]{
 		Id: "groundwork.collections.rename", Priority: priorityExecute, Func: func(e *core.CollectionEvent) error {
@@ -348,6 +348,7 @@ func followRename(txApp core.App, before, after string) error {
 	for _, ref := range []struct{ collection, field string }{
 		{notifications.CollectionTriggers, "collection"},
 		{notifications.CollectionTemplates, "dataFrom"},
+		{accounts.CollectionPhoneSignIn, "collection"},
 	} {
 		col, err := txApp.FindCollectionByNameOrId(ref.collection)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -80,6 +81,9 @@ type Config struct {
 	// consent and quiet hours are not in force yet.
 	promotionalSMS bool
 
+	// answerFloor is [answerFloor] outside tests.
+	answerFloor time.Duration
+
 	// err is what ConfigFromEnv found wrong; Register reports it.
 	err error
 }
@@ -87,6 +91,9 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.err != nil {
 		return c, c.err
+	}
+	if c.answerFloor == 0 {
+		c.answerFloor = answerFloor
 	}
 	if c.Env == "" {
 		c.Env = EnvLocal

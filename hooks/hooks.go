@@ -51,6 +51,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindCollections()
 	g.bindRefusals()
 	g.bindUsers()
+	g.bindPhone()
 	g.bindLiveCaches()
 	g.bindBadTokens()
 	g.bindSessions()

@@ -148,3 +148,12 @@ func makeKeyFile(path string) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// MAC implements [accounts.Keyed].
+func (k *keyBox) MAC(purpose string, parts ...string) ([]byte, error) {
+	box, err := k.load(true)
+	if err != nil {
+		return nil, err
+	}
+	return box.MAC(purpose, parts...)
+}

@@ -108,7 +108,7 @@ func (g *groundwork) bindMails() {
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.mails.timing", Func: func(e *core.ServeEvent) error {
 			e.Router.Bind(&hook.Handler[*core.RequestEvent]{
-				Id: "groundwork.mails.timing", Func: evenTiming})
+				Id: "groundwork.mails.timing", Func: g.evenTiming})
 			return e.Next()
 		}})
 
@@ -278,13 +278,21 @@ const answerFloor = 100 * time.Millisecond
 
 // evenTiming holds the answer to requests that must not tell whether an address
 // is known until answerFloor has passed.
-func evenTiming(e *core.RequestEvent) error {
+func (g *groundwork) evenTiming(e *core.RequestEvent) error {
 	path := e.Request.URL.Path
-	if e.Request.Method != http.MethodPost || !strings.HasPrefix(path, "/api/collections/") ||
-		(!strings.HasSuffix(path, "/request-password-reset") && !strings.HasSuffix(path, "/request-verification") && !strings.HasSuffix(path, "/request-otp")) {
+	if e.Request.Method != http.MethodPost || !strings.HasPrefix(path, "/api/collections/") {
 		return e.Next()
 	}
-	held := &heldWriter{ResponseWriter: e.Response, until: time.Now().Add(answerFloor), request: e.Request}
+	held := &heldWriter{ResponseWriter: e.Response, until: time.Now().Add(g.cfg.answerFloor), request: e.Request}
+	switch path[strings.LastIndexByte(path, '/'):] {
+	case "/request-password-reset", "/request-verification", "/request-otp", "/request-phone-otp", "/request-phone-verification":
+	case "/auth-with-otp", "/confirm-phone-verification":
+		// That a code was right may be known at once. That it was wrong takes the same
+		// time whether or not there is an account behind it.
+		held.refusalsOnly = true
+	default:
+		return e.Next()
+	}
 	e.Response = held
 	defer func() { e.Response = held.ResponseWriter }()
 	err := e.Next()
@@ -300,6 +308,9 @@ type heldWriter struct {
 	until   time.Time
 	request *http.Request
 	held    bool
+
+	// refusalsOnly lets answers with a status below 400 pass.
+	refusalsOnly bool
 }
 
 // hold waits for the time, or for the client to go away.
@@ -316,7 +327,13 @@ func (w *heldWriter) hold() {
 	}
 }
 
-func (w *heldWriter) WriteHeader(status int) { w.hold(); w.ResponseWriter.WriteHeader(status) }
+func (w *heldWriter) WriteHeader(status int) {
+	if w.refusalsOnly && status < http.StatusBadRequest {
+		w.held = true
+	}
+	w.hold()
+	w.ResponseWriter.WriteHeader(status)
+}
 
 func (w *heldWriter) Write(b []byte) (int, error) { w.hold(); return w.ResponseWriter.Write(b) }
 

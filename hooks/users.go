@@ -12,6 +12,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"golang.org/x/text/language"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/notifications"
 )
 
@@ -19,8 +20,9 @@ import (
 // collection holds the people: an id or a name, or nothing for PocketBase's own.
 const storeKeyUsersCollection = "groundwork.usersCollection"
 
-// bindUsers guards the fields that Groundwork adds to the users collection: the
-// phone belongs to its owner's proof, and nobody else sees it.
+// bindUsers guards the fields that Groundwork adds to the users collection, and
+// the phone of any other collection that people sign in to by phone: it belongs to
+// its owner's proof, and nobody else sees it.
 func (g *groundwork) bindUsers() {
 	app := g.app
 
@@ -30,6 +32,7 @@ func (g *groundwork) bindUsers() {
 	// whether it is proved.
 	check := func(e *core.RecordEvent) error {
 		if !isUsers(e.App, e.Record.Collection()) {
+			tidyPhone(e.Record)
 			return e.Next()
 		}
 		if err := checkUserFields(e.Record); err != nil {
@@ -42,14 +45,14 @@ func (g *groundwork) bindUsers() {
 
 	app.OnRecordCreateExecute().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.users.verified", Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
-			if isUsers(e.App, e.Record.Collection()) && !notifications.IsServer(e.Context) {
+			if accounts.HasPhone(e.Record.Collection()) && !notifications.IsServer(e.Context) {
 				e.Record.Set("phoneVerified", false)
 			}
 			return e.Next()
 		}})
 	app.OnRecordUpdateExecute().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.users.verified", Priority: priorityRestore, Func: func(e *core.RecordEvent) error {
-			if !isUsers(e.App, e.Record.Collection()) || notifications.IsServer(e.Context) {
+			if !accounts.HasPhone(e.Record.Collection()) || notifications.IsServer(e.Context) {
 				return e.Next()
 			}
 			return inTransaction(e, func() error {
@@ -67,7 +70,7 @@ func (g *groundwork) bindUsers() {
 			if e.RequestInfo != nil {
 				auth = e.RequestInfo.Auth
 			}
-			if auth != nil && auth.Id == e.Record.Id && isUsers(e.App, e.Record.Collection()) && isUsers(e.App, auth.Collection()) {
+			if auth != nil && auth.Id == e.Record.Id && auth.Collection().Id == e.Record.Collection().Id && accounts.HasPhone(e.Record.Collection()) {
 				e.Record.Unhide("phone", "phoneVerified")
 			}
 			return e.Next()
@@ -83,6 +86,18 @@ func ownPhoneVerified(e *core.RecordEvent) error {
 	}
 	// This save does not touch the phone: whatever happened to it meanwhile stays.
 	return ownership{always: []string{"phone", "phoneVerified"}}.restore(e, storedNow)
+}
+
+// tidyPhone brings the phone of another auth collection into the form in which it
+// is looked up. What is no number is the application's business: it leads nowhere.
+func tidyPhone(r *core.Record) {
+	phone := r.GetString(accounts.FieldPhone)
+	if phone == "" || !accounts.HasPhone(r.Collection()) || !r.IsNew() && phone == r.Original().GetString(accounts.FieldPhone) {
+		return
+	}
+	if normal, err := notifications.NormalizePhone(phone); err == nil {
+		r.Set(accounts.FieldPhone, normal)
+	}
 }
 
 // checkUserFields brings phone, locale and timezone into the one form that the

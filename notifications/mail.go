@@ -19,7 +19,7 @@ import (
 // alerts) and those that application code sends through PocketBase's mailer.
 // Their content is never kept: it is sealed in groundwork_sealed until the mail
 // is sent or has expired, the job row only carries the delivery's id, and the
-// delivery row has no content.
+// delivery row has no content. The codes that go out by SMS take the same way.
 
 // DefaultMailLife is how long an account mail is tried; afterwards the link or
 // code in it is of no use.
@@ -47,13 +47,36 @@ type Mail struct {
 	Email     Email
 }
 
-// sealedMail is what is sealed.
+// Skip says why a message is not sent although it was asked for. The zero value
+// means that it is sent.
+type Skip struct {
+	Reason      string // one of the Reason constants
+	Explanation string // one plain sentence
+}
+
+// AccountSMS is one transactional text to one number, outside any notification.
+type AccountSMS struct {
+	To string // E.164
+	// UserID is the account that it is about; empty for a stranger.
+	UserID    string
+	RequestID string
+	// ExpiresAt is when the code in it is worthless.
+	ExpiresAt time.Time
+	Body      string
+	// Skip ends it as skipped. It is stored and taken up like any other, so that
+	// whoever asked for it cannot tell.
+	Skip Skip
+}
+
+// sealedMail is what is sealed: a mail, or a text.
 type sealedMail struct {
 	To, ToName string
 	Email      Email
+	Text       string
+	Skip       Skip
 }
 
-// MailArgs sends one account mail.
+// MailArgs sends one account mail, or one account SMS.
 type MailArgs struct {
 	Delivery string `json:"delivery"`
 }
@@ -70,38 +93,54 @@ func (PurgeArgs) Kind() string { return "account.purge" }
 // EnqueueMail stores a mail and the job that sends it; with a transaction's app
 // it commits or rolls back with it. It returns the id of the delivery row.
 func (s *Sender) EnqueueMail(app core.App, m Mail) (string, error) {
-	now := s.now()
 	if m.ExpiresAt.IsZero() {
-		m.ExpiresAt = now.Add(DefaultMailLife)
+		m.ExpiresAt = s.now().Add(DefaultMailLife)
 	}
-	plain, err := json.Marshal(sealedMail{m.To, m.ToName, m.Email})
+	return s.enqueueAccount(app, accountMessage{ChannelEmail, m.To, m.UserID, m.RequestID, m.ExpiresAt}, sealedMail{To: m.To, ToName: m.ToName, Email: m.Email})
+}
+
+// EnqueueSMS is [Sender.EnqueueMail] for a text.
+func (s *Sender) EnqueueSMS(app core.App, m AccountSMS) (string, error) {
+	return s.enqueueAccount(app, accountMessage{ChannelSMS, m.To, m.UserID, m.RequestID, m.ExpiresAt}, sealedMail{To: m.To, Text: m.Body, Skip: m.Skip})
+}
+
+// accountMessage is what is kept of an account message beside its content.
+type accountMessage struct {
+	channel               Channel
+	to, userID, requestID string
+	expiresAt             time.Time
+}
+
+func (s *Sender) enqueueAccount(app core.App, m accountMessage, content sealedMail) (string, error) {
+	now := s.now()
+	plain, err := json.Marshal(content)
 	if err != nil {
-		return "", fmt.Errorf("encode mail: %w", err)
+		return "", fmt.Errorf("encode account message: %w", err)
 	}
 	id := newDeliveryIDs(now, 1)()
 	box, err := s.sealed.Seal(purposeMail+":"+id, plain)
 	if err != nil {
-		return "", fmt.Errorf("seal mail: %w", err)
+		return "", fmt.Errorf("seal account message: %w", err)
 	}
 	err = app.RunInTransaction(func(txApp core.App) error {
 		category, err := txApp.FindFirstRecordByData(CollectionCategories, "key", CategoryAccount)
 		if err != nil {
 			return fmt.Errorf("find account category: %w", err)
 		}
-		if err := insertRow(txApp, &deliveryRow{ID: id, User: m.UserID, Target: orElse(m.UserID, id), Channel: string(ChannelEmail), Kind: string(KindTransactional),
-			Category: category.Id, Address: MaskAddress(ChannelEmail, m.To), Status: string(DeliveryPending), RequestID: m.RequestID, Created: dbTime(now)}); err != nil {
+		if err := insertRow(txApp, &deliveryRow{ID: id, User: m.userID, Target: orElse(m.userID, id), Channel: string(m.channel), Kind: string(KindTransactional),
+			Category: category.Id, Address: MaskAddress(m.channel, m.to), Status: string(DeliveryPending), RequestID: m.requestID, Created: dbTime(now)}); err != nil {
 			return err
 		}
 		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_sealed}} ([[id]], [[purpose]], [[box]], [[expiresAt]]) VALUES ({:id}, {:purpose}, {:box}, {:expires})").
-			Bind(dbx.Params{"id": id, "purpose": purposeMail, "box": box, "expires": dbTime(m.ExpiresAt)}).Execute()
+			Bind(dbx.Params{"id": id, "purpose": purposeMail, "box": box, "expires": dbTime(m.expiresAt)}).Execute()
 		if err != nil {
-			return fmt.Errorf("store sealed mail: %w", err)
+			return fmt.Errorf("store sealed account message: %w", err)
 		}
-		_, err = jobs.Enqueue(txApp, MailArgs{id}, jobs.Options{Queue: jobs.QueueCritical, Priority: 1, RequestID: m.RequestID})
+		_, err = jobs.Enqueue(txApp, MailArgs{id}, jobs.Options{Queue: jobs.QueueCritical, Priority: 1, RequestID: m.requestID})
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("enqueue mail: %w", err)
+		return "", fmt.Errorf("enqueue account message: %w", err)
 	}
 	return id, nil
 }
@@ -140,11 +179,19 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 		return s.endMail(row, &result{Status: DeliveryFailed, Reason: ReasonExpired,
 			Explanation: "Its content cannot be opened with this GROUNDWORK_KEY. The person can ask for a new one."})
 	}
+	if mail.Skip.Reason != "" {
+		return s.endMail(row, &result{Status: DeliverySkipped, Reason: mail.Skip.Reason, Explanation: mail.Skip.Explanation})
+	}
 	if next := parseDBTime(row.NextAttemptAt); next.After(s.now()) {
 		return jobs.Snooze(next.Sub(s.now()))
 	}
-	msg := &Message{DeliveryID: id, RequestID: row.RequestID, Channel: ChannelEmail, Kind: KindTransactional,
-		Target: Target{UserID: row.User, Address: mail.To, Name: mail.ToName}, Title: mail.Email.Subject, Email: &mail.Email}
+	msg := accountMessageOf(row, &mail, expiresAt)
+	route := Route{Channel: providerChannel(msg.Channel, msg.Kind)}
+	if refused, err := s.refuseAccountSMS(row, msg, route); err != nil {
+		return err
+	} else if refused != nil {
+		return s.endMail(row, refused)
+	}
 
 	if s.captures(msg) {
 		if s.opts.ShowAccountMails {
@@ -152,22 +199,22 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 		}
 		return s.endMail(row, s.captured(msg, false))
 	}
-	active, err := s.providers.Active(s.app, Route{Channel: ProviderEmailTransactional})
+	active, err := s.providers.Active(s.app, route)
 	var paused *PausedError
 	switch {
 	case errors.As(err, &paused):
 		return nil // enqueued again when the provider resumes
 	case errors.Is(err, ErrNoProvider):
-		return s.endMail(row, noProviderResult(msg, Route{Channel: ProviderEmailTransactional}))
+		return s.endMail(row, noProviderResult(msg, route))
 	case err != nil:
-		return fmt.Errorf("find mail provider: %w", err)
+		return fmt.Errorf("find provider of account message: %w", err)
 	}
 	if err := active.Gate.AcquireUrgent(ctx); err != nil {
 		return err
 	}
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
 	defer cancel()
-	outcome, r := s.handOverOne(ctx, sendCtx, active, item{row: row, msg: msg})
+	outcome, r := s.handOverOne(ctx, sendCtx, active, item{row, msg, route})
 	active.Gate.Release(outcome)
 	if r == nil {
 		return jobs.Snooze(s.opts.Retry.Delay(1)) // the mark could not be stored: nothing was sent
@@ -187,6 +234,36 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 		}
 		return s.eraseSealed(id)
 	}
+}
+
+func accountMessageOf(row *deliveryRow, mail *sealedMail, expiresAt time.Time) *Message {
+	msg := &Message{DeliveryID: row.ID, RequestID: row.RequestID, Channel: Channel(row.Channel), Kind: KindTransactional,
+		Target: Target{UserID: row.User, Address: mail.To, Name: mail.ToName}, Expires: expiresAt}
+	if msg.Channel == ChannelSMS {
+		msg.Body = mail.Text
+		return msg
+	}
+	msg.Title, msg.Email = mail.Email.Subject, &mail.Email
+	return msg
+}
+
+// refuseAccountSMS returns the result of a text that must not go out whatever the
+// environment is; nil when it may.
+func (s *Sender) refuseAccountSMS(row *deliveryRow, msg *Message, route Route) (*result, error) {
+	if msg.Channel != ChannelSMS {
+		return nil, nil
+	}
+	if refused, err := s.refuseSMS([]item{{row, msg, route}}); refused != nil || err != nil {
+		return refused, err
+	}
+	blocked, err := s.findBlocked(ChannelSMS, Snapshot{Kind: KindTransactional}, []*deliveryRow{row}, map[string]target{row.ID: {address: msg.Target.Address}})
+	if err != nil {
+		return nil, err
+	}
+	if block, ok := blocked[row.ID]; ok {
+		return &result{Status: DeliverySkipped, Reason: block.reason, Explanation: block.sentence}, nil
+	}
+	return nil, nil
 }
 
 // endMail stores the last word on a mail, then erases its content.
@@ -231,7 +308,7 @@ func (s *Sender) enqueueWaitingMails(app core.App) error {
 	}
 	var ids []string
 	err = app.DB().Select("id").From(table).Where(dbx.NewExp("[[status]] = 'pending'")).
-		AndWhere(dbx.HashExp{"notification": "", "channel": string(ChannelEmail)}).Column(&ids)
+		AndWhere(dbx.HashExp{"notification": "", "channel": []any{string(ChannelEmail), string(ChannelSMS)}}).Column(&ids)
 	if err != nil {
 		return fmt.Errorf("find waiting mails: %w", err)
 	}

@@ -29,6 +29,9 @@ type Message struct {
 	// not be changed.
 	Push *Push
 
+	// Expires is when the content is of no use any more; zero when nobody knows.
+	Expires time.Time
+
 	Image string
 	Link  string
 	Data  map[string]any

@@ -130,5 +130,11 @@ const (
 	ReasonNoAnswer          = "no_answer"           // the provider took the message and never answered
 	ReasonCapReached        = "cap_reached"         // capPerHour of the trigger was reached
 	ReasonPromotionalSMSOff = "promotional_sms_off" // not sent before consent and quiet hours are in force
+	ReasonNoAccount         = "no_account"          // no account has the number that a code was asked for
+	ReasonPhoneAmbiguous    = "phone_ambiguous"     // several accounts have it, none of them verified
+	ReasonPhoneUnverified   = "phone_unverified"    // it was never verified, and people can type it themselves
+	ReasonPhoneTaken        = "phone_taken"         // somebody else has verified it
+	ReasonTestNumber        = "test_number"         // its code is fixed and never sent
+	ReasonCodeCap           = "code_cap_reached"    // maxPerHour or maxPerPrefixPerHour of phone_sign_in was reached
 	ReasonCaptured          = "captured"            // kept here instead of sent, outside production
 )

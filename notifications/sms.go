@@ -3,6 +3,7 @@ package notifications
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // The two kinds of SMS have types of their own and senders of their own, with
@@ -26,6 +27,7 @@ type PromotionalSMS struct {
 // sms is what both kinds consist of.
 type sms struct {
 	deliveryID, requestID, to, body string
+	expires                         time.Time
 }
 
 // DeliveryID is the id of the delivery row.
@@ -39,6 +41,9 @@ func (s sms) To() string { return s.to }
 
 // Body is the text.
 func (s sms) Body() string { return s.body }
+
+// Expires is when the text is of no use any more; zero when nobody knows.
+func (s sms) Expires() time.Time { return s.expires }
 
 // NewTransactionalSMS refuses a message of any other kind or channel.
 func NewTransactionalSMS(m *Message) (TransactionalSMS, error) {
@@ -56,7 +61,7 @@ func newSMS(m *Message, kind Kind) (sms, error) {
 	if m.Channel != ChannelSMS || m.Kind != kind {
 		return sms{}, fmt.Errorf("a %s message on the channel %s cannot become a %s SMS", m.Kind, m.Channel, kind)
 	}
-	return sms{m.DeliveryID, m.RequestID, m.Target.Address, m.Body}, nil
+	return sms{m.DeliveryID, m.RequestID, m.Target.Address, m.Body, m.Expires}, nil
 }
 
 // TransactionalSMSSender hands over transactional texts, under the rules of

@@ -47,6 +47,7 @@ type text interface {
 	DeliveryID() string
 	To() string
 	Body() string
+	Expires() time.Time
 }
 
 // Transactional sends by the sender of transactional texts. It is safe for
@@ -112,7 +113,7 @@ func (c client[M]) send(ctx context.Context, m M) notifications.Outcome {
 		return notifications.Outcome{Kind: notifications.PayloadBad,
 			Explanation: fmt.Sprintf("The text has %d characters and an SMS at most %d: shorten it.", utf8.RuneCountInString(body), maxBody)}
 	}
-	params := (&api.CreateMessageParams{}).SetTo(m.To()).SetBody(body).SetValidityPeriod(int(validity / time.Second))
+	params := (&api.CreateMessageParams{}).SetTo(m.To()).SetBody(body).SetValidityPeriod(validFor(m.Expires(), time.Now()))
 	if c.service {
 		params.SetMessagingServiceSid(c.sender)
 	} else {
@@ -130,6 +131,15 @@ func (c client[M]) send(ctx context.Context, m M) notifications.Outcome {
 		return t.sendFault(err)
 	}
 	return notifications.Outcome{Kind: notifications.Accepted, ProviderMessageID: *message.Sid}
+}
+
+// validFor is for how many seconds Twilio may try: a code that arrives after it
+// ran out only confuses.
+func validFor(expires, now time.Time) int {
+	if expires.IsZero() {
+		return int(validity / time.Second)
+	}
+	return int(min(max(expires.Sub(now), time.Second), validity) / time.Second)
 }
 
 // account is one Twilio account and one sender of it.
