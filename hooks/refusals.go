@@ -7,6 +7,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 	"github.com/pocketbase/pocketbase/tools/router"
 
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -28,7 +29,7 @@ func (g *groundwork) bindRefusals() {
 		}}
 	ours := []string{
 		notifications.CollectionNotifications, notifications.CollectionTemplates, notifications.CollectionTriggers,
-		notifications.CollectionProviders, versions.Collection,
+		notifications.CollectionProviders, versions.Collection, ratelimit.Collection,
 	}
 	g.app.OnRecordCreateRequest(ours...).Bind(tell)
 	g.app.OnRecordUpdateRequest(ours...).Bind(tell)
