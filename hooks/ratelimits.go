@@ -1,7 +1,9 @@
 package hooks
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -18,30 +20,57 @@ import (
 type limits struct {
 	g       *groundwork
 	table   *livecache.Cache[*ratelimit.Table]
-	limiter *ratelimit.Limiter // nil before the bootstrap
+	limiter *ratelimit.Limiter // nil before the app serves
 }
 
-// priorityLimits is after the token was read and PocketBase has bounded the body,
-// and before the handler.
-const priorityLimits = apis.DefaultBodyLimitMiddlewarePriority + 5
+const (
+	// priorityLimits is after the token was read and PocketBase has bounded the
+	// body, and before the handler.
+	priorityLimits = apis.DefaultBodyLimitMiddlewarePriority + 5
+
+	// priorityLimitsStart is after the migrations and the key, before whatever
+	// serves.
+	priorityLimitsStart = priorityFirst + 1
+)
 
 // bindLimits applies the rules of rate_limits to every request.
 func (g *groundwork) bindLimits() {
 	l := &limits{g: g, table: livecache.New(g.app, ratelimit.Collection, ratelimit.Load)}
 	g.limits = l
+	app := g.app
 
-	g.app.OnBootstrap().Bind(&hook.Handler[*core.BootstrapEvent]{
-		Id: "groundwork.limits.build", Func: func(e *core.BootstrapEvent) error {
-			if err := e.Next(); err != nil {
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "groundwork.limits.start", Priority: priorityLimitsStart, Func: func(e *core.ServeEvent) error {
+			if err := l.start(e.App); err != nil {
 				return err
 			}
-			if l.limiter == nil {
-				l.limiter = ratelimit.New(ratelimit.Options{})
-			}
-			return nil
+			e.Router.Bind(&hook.Handler[*core.RequestEvent]{
+				Id: "groundwork.limits", Priority: priorityLimits, Func: l.limit})
+			return e.Next()
 		}})
+	// Requests that are still in flight are counted in memory then.
+	app.OnTerminate().Bind(&hook.Handler[*core.TerminateEvent]{
+		Id: "groundwork.limits.stop", Priority: prioritySenderStop, Func: func(e *core.TerminateEvent) error {
+			l.stop()
+			return e.Next()
+		}})
+	app.OnBootstrapClear().Bind(&hook.Handler[*core.BootstrapEvent]{
+		Id: "groundwork.limits.stop", Priority: prioritySenderStop, Func: func(e *core.BootstrapEvent) error {
+			l.stop()
+			return e.Next()
+		}})
+	if err := app.Cron().Add("groundwork.limits.prune", "* * * * *", func() {
+		if l.limiter == nil {
+			return
+		}
+		if err := l.limiter.Prune(context.Background()); err != nil {
+			g.log.Error("old rows of the rate limits cannot be deleted", "error", err)
+		}
+	}); err != nil {
+		panic(err) // the expression above is a constant
+	}
 
-	g.app.OnRecordValidate(ratelimit.Collection).Bind(&hook.Handler[*core.RecordEvent]{
+	app.OnRecordValidate(ratelimit.Collection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.limits.validate", Func: func(e *core.RecordEvent) error {
 			problems := validation.Errors{}
 			for _, p := range ratelimit.CheckRecord(e.Record) {
@@ -52,12 +81,8 @@ func (g *groundwork) bindLimits() {
 			return withProblems(problems, e.Next())
 		}})
 
-	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
-		Id: "groundwork.limits.serve", Func: func(e *core.ServeEvent) error {
-			e.Router.Bind(&hook.Handler[*core.RequestEvent]{
-				Id: "groundwork.limits", Priority: priorityLimits, Func: l.limit})
-			return e.Next()
-		}})
+	l.bindKnownAddresses()
+	l.bindRecords()
 }
 
 // withProblems adds PocketBase's own field errors, so that a form shows all that
@@ -78,7 +103,33 @@ func withProblems(problems validation.Errors, err error) error {
 	return nil
 }
 
+func (l *limits) start(app core.App) error {
+	secret, err := l.g.box.Key("rate limits")
+	if err != nil {
+		return err
+	}
+	if l.limiter, err = ratelimit.New(ratelimit.Options{Secret: secret, Redis: l.g.cfg.RedisURL, Log: l.g.log}); err != nil {
+		// Without the cause: it has the address, and with it the password.
+		return errors.New("REDIS_URL cannot be used: write redis://:PASSWORD@HOST:6379/0, without options that this Redis client does not know")
+	}
+	if err := l.limiter.Open(app); err != nil {
+		return fmt.Errorf("start the rate limits: %w", err)
+	}
+	return nil
+}
+
+func (l *limits) stop() {
+	if l.limiter != nil {
+		l.limiter.Close()
+	}
+}
+
 // limit is the middleware.
+//
+// Rules that need no body come first: one that refuses saves the reading of it.
+// A refusal costs nothing at the other rules, until an address was refused as
+// often as its rule allows requests. From then on refused ones count there too,
+// so that nobody makes the server read bodies for nothing all day.
 func (l *limits) limit(e *core.RequestEvent) error {
 	table, err := l.table.Get()
 	if err != nil {
@@ -88,53 +139,168 @@ func (l *limits) limit(e *core.RequestEvent) error {
 	rules := table.Match(e.App, &ratelimit.Target{
 		Pattern: e.Request.Pattern, Method: e.Request.Method, Value: e.Request.PathValue, Path: e.Request.URL.Path,
 	}, room[:0])
-	if len(rules) == 0 {
-		return e.Next()
-	}
-	if e.HasSuperuserAuth() && !isSignIn(e.Request.Pattern) {
+	if len(rules) == 0 || (e.HasSuperuserAuth() && !isSignIn(e.Request.Pattern)) {
 		return e.Next()
 	}
 
-	var taken [8]ratelimit.Slot
-	slots := taken[:0]
+	t := taking{limits: l, event: e, network: l.network(e)}
+	needBody, needSettling := false, false
 	for _, rule := range rules {
-		if (rule.Audience == ratelimit.Guests && e.Auth != nil) || (rule.Audience == ratelimit.SignedIn && e.Auth == nil) {
+		if !applies(rule, e.Auth) || (rule.KeyBy == ratelimit.KeyAccount && e.Request.Pattern == patternUpdate) {
+			continue // the latter: see bindRecords
+		}
+		if rule.NeedsBody() {
+			needBody = true
 			continue
 		}
-		slot := l.limiter.Take(e.Request.Context(), l.key(e, rule), rule.Window)
-		rule.Show(e.Response.Header(), slot.Taken)
-		if !slot.OK {
-			for i := range slots {
-				slots[i].GiveBack()
-			}
-			return e.TooManyRequestsError(ratelimit.Refusal(slot.Grows), errors.New("rate limit "+rule.ID+" "+rule.Name))
+		needSettling = needSettling || rule.Failures
+		if err := t.take(rule, t.plainCount(rule)); err != nil {
+			return err
 		}
-		slots = append(slots, slot)
 	}
-	return e.Next()
+	if !needBody && !needSettling {
+		return e.Next()
+	}
+	if needBody {
+		s := &subject{limits: l, event: e, network: t.network}
+		if err := t.takeByBody(rules, s); err != nil {
+			return err
+		}
+		return t.settle(func() error { return l.handle(e, s) })
+	}
+	return t.settle(e.Next)
 }
 
-// key is what a rule counts this request under.
-func (l *limits) key(e *core.RequestEvent, rule *ratelimit.Rule) ratelimit.Key {
+func applies(rule *ratelimit.Rule, auth *core.Record) bool {
+	switch rule.Audience {
+	case ratelimit.Guests:
+		return auth == nil
+	case ratelimit.SignedIn:
+		return auth != nil
+	default:
+		return true
+	}
+}
+
+// taking is what one request has taken so far.
+type taking struct {
+	limits  *limits
+	event   *core.RequestEvent
+	network string
+	quiet   bool // shows only what refused it
+	slots   []slot
+	room    [4]slot
+}
+
+type slot struct {
+	ratelimit.Slot
+	rule *ratelimit.Rule
+}
+
+// take takes from one rule, or refuses the request and gives everything back.
+func (t *taking) take(rule *ratelimit.Rule, count ratelimit.Count) error {
+	taken := t.limits.limiter.Take(t.event.Request.Context(), count)
+	if !taken.OK || !t.quiet {
+		rule.Show(t.event.Response.Header(), taken.Taken)
+	}
+	if taken.OK {
+		if t.slots == nil {
+			t.slots = t.room[:0]
+		}
+		t.slots = append(t.slots, slot{taken, rule})
+		return nil
+	}
+	t.refused(rule)
+	if h := t.event.Response.Header(); t.event.Request.Header.Get("Origin") != "" && h.Get("Access-Control-Expose-Headers") == "" {
+		h.Set("Access-Control-Expose-Headers", "Retry-After, RateLimit, RateLimit-Policy") // a browser hides them from another origin's page
+	}
+	return t.event.TooManyRequestsError(ratelimit.Refusal(taken.Grows), errors.New("rate limit "+rule.ID+" ("+rule.Name+")"))
+}
+
+// refused gives back what the request took elsewhere.
+func (t *taking) refused(by *ratelimit.Rule) {
+	for i := range t.slots {
+		s := &t.slots[i]
+		if by.NeedsBody() && s.rule.KeyBy == ratelimit.KeyIP {
+			free := t.limits.limiter.Take(t.event.Request.Context(), ratelimit.Count{
+				Key: t.limits.limiter.Key(s.rule.ID, "refused", t.network), Window: s.rule.Window})
+			if !free.OK {
+				continue
+			}
+		}
+		s.GiveBack()
+	}
+	t.slots = nil
+}
+
+// settle runs the handler and keeps the slots of failures only if it failed.
+func (t *taking) settle(handle func() error) error {
+	failed := true // a panic is one too
+	defer func() {
+		for i := range t.slots {
+			switch s := &t.slots[i]; {
+			case !s.rule.Failures:
+			case failed:
+				s.Touch()
+			default:
+				s.GiveBack()
+			}
+		}
+	}()
+	err := handle()
+	failed = isFailure(t.event, err)
+	return err
+}
+
+// isFailure says whether a request was answered with an error. The first half of
+// a sign-in with two is none, although it is answered with 401.
+func isFailure(e *core.RequestEvent, err error) bool {
+	switch {
+	case errors.Is(err, apis.ErrMFA):
+		return false
+	case err == nil || e.Written():
+		return e.Status() >= http.StatusBadRequest
+	default:
+		return true
+	}
+}
+
+// plainCount is what a rule that needs no body counts this request under.
+func (t *taking) plainCount(rule *ratelimit.Rule) ratelimit.Count {
+	limiter, auth := t.limits.limiter, t.event.Auth
+	c := ratelimit.Count{Window: rule.Window, Durable: rule.Security()}
 	switch {
 	case rule.KeyBy == ratelimit.KeyGlobal:
-		return l.limiter.Key(rule.ID)
-	case rule.KeyBy == ratelimit.KeyUser && e.Auth != nil:
-		return l.limiter.Key(rule.ID, "user", e.Auth.Collection().Id, e.Auth.Id)
+		c.Key = limiter.Key(rule.ID)
+	case rule.KeyBy == ratelimit.KeyUser && auth != nil:
+		c.Key = limiter.Key(rule.ID, "user", auth.Collection().Id, auth.Id)
 	default: // a guest is known by the address only
-		return l.limiter.Key(rule.ID, "ip", ratelimit.Network(e.RealIP()).String())
+		c.Key = limiter.Key(rule.ID, "ip", t.network)
 	}
+	return c
+}
+
+// Patterns of PocketBase's routes that are treated in a way of their own.
+const (
+	patternCreate = http.MethodPost + " /api/collections/{collection}/records"
+	patternUpdate = http.MethodPatch + " /api/collections/{collection}/records/{id}"
+	patternDelete = http.MethodDelete + " /api/collections/{collection}/records/{id}"
+)
+
+// authAction is the last part of a route of an auth collection, such as
+// auth-with-otp; empty for others.
+func authAction(pattern string) string {
+	action, ok := strings.CutPrefix(pattern, http.MethodPost+" /api/collections/{collection}/")
+	if !ok || strings.Contains(action, "/") || action == "records" {
+		return ""
+	}
+	return action
 }
 
 // isSignIn says whether a route takes the place of a password or asks for what
 // does: superusers are limited there too.
 func isSignIn(pattern string) bool {
-	const prefix = http.MethodPost + " /api/collections/{collection}/"
-	action, ok := strings.CutPrefix(pattern, prefix)
-	if !ok {
-		return false
-	}
-	switch action {
+	switch authAction(pattern) {
 	case "auth-with-password", "auth-with-otp", "auth-with-oauth2", "request-otp", "request-phone-otp":
 		return true
 	}

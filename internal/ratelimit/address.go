@@ -3,13 +3,8 @@ package ratelimit
 import "net/netip"
 
 // Network is what counts as one address: an IPv4 address, which may come in
-// IPv6's clothes, or the /64 that a customer of IPv6 has for themselves. The
-// zero value of what cannot be read is one address too.
-func Network(ip string) netip.Addr {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil {
-		return netip.Addr{}
-	}
+// IPv6's clothes, or the /64 that a customer of IPv6 has for themselves.
+func Network(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap().WithZone("")
 	if addr.Is6() {
 		if prefix, err := addr.Prefix(64); err == nil {

@@ -89,12 +89,7 @@ func (m *memory) take(key Key, w Window) Taken {
 	return Taken{OK: true, Remaining: w.Limit - e.total, Grows: time.Duration(e.grows(now, length)), at: at}
 }
 
-// giveBack undoes a take.
-func (m *memory) giveBack(key Key, w Window, at int64) { m.change(key, w, at, false) }
-
-// touch makes a take count from now on.
-func (m *memory) touch(key Key, w Window, at int64) { m.change(key, w, at, true) }
-
+// change undoes a take, or makes it count again, from now on.
 func (m *memory) change(key Key, w Window, at int64, again bool) {
 	s := &m.shards[key[0]%shards]
 	s.mu.Lock()

@@ -138,7 +138,7 @@ func (t *Table) Match(app core.App, target *Target, into []*Rule) []*Rule {
 	expanded := false
 	for i := range p.rules {
 		r := p.rules[i].rule
-		if m := r.route.method; m != "" && p.method == "" && m != target.Method && !(m == http.MethodGet && target.Method == http.MethodHead) {
+		if m := r.route.method; m != "" && p.method == "" && m != target.Method && (m != http.MethodGet || target.Method != http.MethodHead) {
 			continue
 		}
 		if !p.rules[i].always {
@@ -166,7 +166,7 @@ func (t *Table) plan(pattern string) *plan {
 		p.parts = strings.Split(trimmed, "/")
 	}
 	for _, r := range t.rules {
-		if m := r.route.method; m != "" && p.method != "" && m != p.method && !(m == http.MethodHead && p.method == http.MethodGet) {
+		if m := r.route.method; m != "" && p.method != "" && m != p.method && (m != http.MethodHead || p.method != http.MethodGet) {
 			continue
 		}
 		if possible, always := p.compare(r.route); possible {

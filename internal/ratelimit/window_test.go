@@ -71,7 +71,7 @@ func TestNoWindowHoldsMoreThanTheLimit(t *testing.T) {
 			}
 			if len(slots) > 0 && rnd.IntN(20) == 0 { // given back: as if it had never been
 				last := len(slots) - 1
-				m.giveBack(Key{1}, w, slots[last].at)
+				m.change(Key{1}, w, slots[last].at, false)
 				passed, slots = passed[:last], slots[:last]
 			}
 		}
@@ -125,13 +125,14 @@ func TestNoWindowHoldsMoreThanTheLimitConcurrently(t *testing.T) {
 
 func TestTenThousandAtOnce(t *testing.T) {
 	t.Parallel()
-	l := New(Options{Secret: make([]byte, 32)})
+	l, err := New(Options{Secret: make([]byte, 32)})
+	require.NoError(t, err)
 	key := l.Key("codes", "somebody")
 	var passed sync.Map
 	var wg sync.WaitGroup
 	for i := range 10_000 {
 		wg.Go(func() {
-			if slot := l.Take(t.Context(), key, Window{5, 10 * time.Minute}); slot.OK {
+			if slot := l.Take(t.Context(), Count{Key: key, Window: Window{5, 10 * time.Minute}}); slot.OK {
 				passed.Store(i, true)
 			}
 		})
@@ -145,7 +146,8 @@ func TestTenThousandAtOnce(t *testing.T) {
 func TestAFloodOfKeysIsBounded(t *testing.T) {
 	t.Parallel()
 	const budget = 4 << 20
-	l := New(Options{Secret: make([]byte, 32), Memory: budget})
+	l, err := New(Options{Secret: make([]byte, 32), Memory: budget})
+	require.NoError(t, err)
 	now := int64(0)
 	l.memory.clock = func() int64 { return now }
 	w := Window{3, time.Minute}
