@@ -60,7 +60,6 @@ type subject struct {
 	event   *core.RequestEvent
 	network string
 
-	resolved   bool
 	collection *core.Collection  // nil: not an auth collection's route
 	account    *ratelimit.Key    // nil: nobody
 	known      bool              // the account was signed in from this address before

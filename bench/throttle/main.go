@@ -80,7 +80,7 @@ func run(o options, out io.Writer) (good bool, err error) {
 		if *binary != "" {
 			continue
 		}
-		*binary = filepath.Join(work, filepath.Base(name))
+		*binary = filepath.Join(work, "bin", filepath.Base(name))
 		build := exec.Command("go", "build", "-o", *binary, "github.com/groundworkhq/"+name)
 		if text, err := build.CombinedOutput(); err != nil {
 			return false, fmt.Errorf("build %s: %w\n%s", name, err, text)

@@ -31,10 +31,10 @@ func (r *reader) trustedProxies() []netip.Prefix {
 	var all []netip.Prefix
 	for _, text := range strings.Split(r.get("TRUSTED_PROXIES"), ",") {
 		text = strings.TrimSpace(text)
-		switch {
-		case text == "":
+		switch text {
+		case "":
 			continue
-		case text == "*":
+		case "*":
 			all = append(all, netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"))
 			continue
 		}

@@ -157,7 +157,7 @@ func (r *redisLogs) take(key Key, w Window) (taken Taken, ok bool) {
 	defer cancel()
 	answer, err := redisTake.Run(ctx, r.client, redisKey(key), w.Limit, w.Length.Microseconds()).Int64Slice()
 	if err == nil && len(answer) != 4 {
-		err = fmt.Errorf("Redis answered %d values instead of 4", len(answer))
+		err = fmt.Errorf("%d values came back instead of 4", len(answer))
 	}
 	r.done(err)
 	if err != nil {

@@ -48,7 +48,7 @@ func startRedis(t *testing.T) (address string, process *os.Process) {
 		<-exited
 	})
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
-	defer client.Close()
+	t.Cleanup(func() { _ = client.Close() })
 	require.Eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, 30*time.Second, 10*time.Millisecond, output.String())
 	return "unix://" + socket, cmd.Process
 }
