@@ -136,25 +136,51 @@ func (l *limits) limit(e *core.RequestEvent) error {
 		return e.InternalServerError("The rate limits cannot be read right now; try again.", err)
 	}
 	var room [8]*ratelimit.Rule
-	rules := table.Match(e.App, &ratelimit.Target{
-		Pattern: e.Request.Pattern, Method: e.Request.Method, Value: e.Request.PathValue, Path: e.Request.URL.Path,
-	}, room[:0])
+	rules := table.Match(e.App, ratelimit.OfRequest(e.Request), room[:0])
 	if len(rules) == 0 || (e.HasSuperuserAuth() && !isSignIn(e.Request.Pattern)) {
 		return e.Next()
 	}
+	kept := rules[:0]
+	for _, rule := range rules {
+		// Updates of a record by account: see bindRecords.
+		if applies(rule, e.Auth) && (rule.KeyBy != ratelimit.KeyAccount || e.Request.Pattern != patternUpdate) {
+			kept = append(kept, rule)
+		}
+	}
+	switch {
+	case len(kept) == 0:
+		return e.Next()
+	case len(kept) == 1 && !kept[0].NeedsBody() && !kept[0].Failures:
+		// Nearly every request. There is nothing to give back.
+		if err := l.takeOne(e, kept[0]); err != nil {
+			return err
+		}
+		return e.Next()
+	default:
+		return l.limitBy(e, kept)
+	}
+}
 
-	t := taking{limits: l, event: e, network: l.network(e)}
+// takeOne takes from the only rule about a request.
+func (l *limits) takeOne(e *core.RequestEvent, rule *ratelimit.Rule) error {
+	taken := l.limiter.Take(e.Request.Context(), l.plainCount(e, rule, ""))
+	rule.Show(e.Response.Header(), taken.Taken)
+	if !taken.OK {
+		return refuse(e, rule, taken.Taken)
+	}
+	return nil
+}
+
+func (l *limits) limitBy(e *core.RequestEvent, rules []*ratelimit.Rule) error {
+	t := &taking{limits: l, event: e, network: l.network(e)}
 	needBody, needSettling := false, false
 	for _, rule := range rules {
-		if !applies(rule, e.Auth) || (rule.KeyBy == ratelimit.KeyAccount && e.Request.Pattern == patternUpdate) {
-			continue // the latter: see bindRecords
-		}
 		if rule.NeedsBody() {
 			needBody = true
 			continue
 		}
 		needSettling = needSettling || rule.Failures
-		if err := t.take(rule, t.plainCount(rule)); err != nil {
+		if err := t.take(rule, l.plainCount(e, rule, t.network)); err != nil {
 			return err
 		}
 	}
@@ -211,10 +237,15 @@ func (t *taking) take(rule *ratelimit.Rule, count ratelimit.Count) error {
 		return nil
 	}
 	t.refused(rule)
-	if h := t.event.Response.Header(); t.event.Request.Header.Get("Origin") != "" && h.Get("Access-Control-Expose-Headers") == "" {
+	return refuse(t.event, rule, taken.Taken)
+}
+
+// refuse is the answer to one request too many.
+func refuse(e *core.RequestEvent, rule *ratelimit.Rule, taken ratelimit.Taken) error {
+	if h := e.Response.Header(); e.Request.Header.Get("Origin") != "" && h.Get("Access-Control-Expose-Headers") == "" {
 		h.Set("Access-Control-Expose-Headers", "Retry-After, RateLimit, RateLimit-Policy") // a browser hides them from another origin's page
 	}
-	return t.event.TooManyRequestsError(ratelimit.Refusal(taken.Grows), errors.New("rate limit "+rule.ID+" ("+rule.Name+")"))
+	return e.TooManyRequestsError(ratelimit.Refusal(taken.Grows), errors.New("rate limit "+rule.ID+" ("+rule.Name+")"))
 }
 
 // refused gives back what the request took elsewhere.
@@ -265,9 +296,10 @@ func isFailure(e *core.RequestEvent, err error) bool {
 	}
 }
 
-// plainCount is what a rule that needs no body counts this request under.
-func (t *taking) plainCount(rule *ratelimit.Rule) ratelimit.Count {
-	limiter, auth := t.limits.limiter, t.event.Auth
+// plainCount is what a rule that needs no body counts this request under. An empty
+// network is looked for when it is needed.
+func (l *limits) plainCount(e *core.RequestEvent, rule *ratelimit.Rule, network string) ratelimit.Count {
+	limiter, auth := l.limiter, e.Auth
 	c := ratelimit.Count{Window: rule.Window, Durable: rule.Security()}
 	switch {
 	case rule.KeyBy == ratelimit.KeyGlobal:
@@ -275,7 +307,10 @@ func (t *taking) plainCount(rule *ratelimit.Rule) ratelimit.Count {
 	case rule.KeyBy == ratelimit.KeyUser && auth != nil:
 		c.Key = limiter.Key(rule.ID, "user", auth.Collection().Id, auth.Id)
 	default: // a guest is known by the address only
-		c.Key = limiter.Key(rule.ID, "ip", t.network)
+		if network == "" {
+			network = l.network(e)
+		}
+		c.Key = limiter.Key(rule.ID, "ip", network)
 	}
 	return c
 }

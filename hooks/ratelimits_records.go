@@ -76,9 +76,9 @@ func (t *taking) takeAccount(table *ratelimit.Table, values map[string]string) e
 	return nil
 }
 
-func recordTarget(pattern string, values map[string]string) *ratelimit.Target {
+func recordTarget(pattern string, values map[string]string) ratelimit.Target {
 	method, _, _ := strings.Cut(pattern, " ")
-	return &ratelimit.Target{Pattern: pattern, Method: method, Value: func(name string) string { return values[name] }}
+	return ratelimit.Target{Pattern: pattern, Method: method, Values: values}
 }
 
 // limitBatch counts each request of a batch as if it came by itself. It runs
@@ -110,7 +110,7 @@ func (t *taking) takeInner(table *ratelimit.Table, inner *core.InternalRequest, 
 		if !applies(rule, t.event.Auth) || rule.KeyBy == ratelimit.KeyAccount {
 			continue
 		}
-		count := t.plainCount(rule)
+		count := t.limits.plainCount(t.event, rule, t.network)
 		if rule.KeyBy == ratelimit.KeyBody {
 			s := &subject{limits: t.limits, event: t.event, network: t.network,
 				fields: map[string]string{rule.Field: fieldOf(inner.Body, rule.Field)}}

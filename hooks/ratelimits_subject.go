@@ -76,7 +76,7 @@ func (t *taking) takeByBody(rules []*ratelimit.Rule, s *subject) error {
 		return err
 	}
 	for _, rule := range rules {
-		if !rule.NeedsBody() || !applies(rule, t.event.Auth) || (rule.KeyBy == ratelimit.KeyAccount && t.event.Request.Pattern == patternUpdate) {
+		if !rule.NeedsBody() {
 			continue
 		}
 		count, err := s.count(rule)

@@ -30,7 +30,7 @@ func (r *Rule) prepare() {
 		}
 	}
 	r.item = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name) + `"`
-	r.policy = r.item + ";q=" + strconv.Itoa(r.Limit) + ";w=" + strconv.FormatInt(seconds(r.Length), 10)
+	r.policy = []string{r.item + ";q=" + strconv.Itoa(r.Limit) + ";w=" + strconv.FormatInt(seconds(r.Length), 10)}
 }
 
 // seconds is a time in whole seconds, never too few.
@@ -49,19 +49,16 @@ func (r *Rule) Show(h http.Header, t Taken) {
 		grows = min(grows, seconds(r.Length))
 	}
 	line = strconv.AppendInt(line, grows, 10)
-	appendTo(h, headerLimit, string(line))
-	appendTo(h, headerPolicy, r.policy)
+	if h[headerLimit] == nil {
+		h[headerLimit], h[headerPolicy] = []string{string(line)}, r.policy[:1:1]
+	} else {
+		// New ones: the policy is shared by all answers.
+		h[headerLimit] = []string{h[headerLimit][0] + ", " + string(line)}
+		h[headerPolicy] = []string{h[headerPolicy][0] + ", " + r.policy[0]}
+	}
 	if !t.OK {
 		h[headerRetry] = []string{strconv.FormatInt(max(seconds(t.Grows), 1), 10)}
 	}
-}
-
-func appendTo(h http.Header, name, item string) {
-	if lines := h[name]; len(lines) > 0 {
-		lines[0] += ", " + item
-		return
-	}
-	h[name] = []string{item}
 }
 
 // Refusal is what a person reads who came too often.

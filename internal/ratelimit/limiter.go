@@ -51,7 +51,7 @@ func New(o Options) (*Limiter, error) {
 	}
 	secret := append([]byte(nil), o.Secret...)
 	l := &Limiter{
-		macs:   sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }},
+		macs:   sync.Pool{New: func() any { return &keyMaker{mac: hmac.New(sha256.New, secret)} }},
 		memory: newMemory(o.Memory),
 		log:    o.Log,
 	}
@@ -95,19 +95,24 @@ func (l *Limiter) Prune(ctx context.Context) error {
 // a rule's id; no two lists of parts have the same key. It is an HMAC: what is
 // stored names nobody.
 func (l *Limiter) Key(parts ...string) Key {
-	mac := l.macs.Get().(hash.Hash)
-	mac.Reset()
-	var room [256]byte
-	text := room[:0]
+	m := l.macs.Get().(*keyMaker)
+	m.mac.Reset()
+	m.text = m.text[:0]
 	for _, part := range parts {
-		text = binary.AppendUvarint(text, uint64(len(part)))
-		text = append(text, part...)
+		m.text = binary.AppendUvarint(m.text, uint64(len(part)))
+		m.text = append(m.text, part...)
 	}
-	_, _ = mac.Write(text)
-	var sum [sha256.Size]byte
-	mac.Sum(sum[:0])
-	l.macs.Put(mac)
-	return Key(sum[:len(Key{})])
+	_, _ = m.mac.Write(m.text)
+	m.text = m.mac.Sum(m.text[:0])
+	key := Key(m.text)
+	l.macs.Put(m)
+	return key
+}
+
+// keyMaker is used again and again: a key costs no memory.
+type keyMaker struct {
+	mac  hash.Hash
+	text []byte
 }
 
 // Count is one counter: how many of what may come in how long.

@@ -100,10 +100,30 @@ func NewTable(rules []*Rule) *Table { return &Table{rules: rules} }
 // Target is a request as rules see it: the route that the router found, not the
 // text of its address, which can be written in more than one way.
 type Target struct {
-	Pattern string                   // such as "POST /api/collections/{collection}/records"
-	Method  string                   // of the request; a pattern may have none
-	Value   func(name string) string // of a part in braces
-	Path    string                   // decoded; what a pattern's open end stands for is read from it
+	Pattern string            // such as "POST /api/collections/{collection}/records"
+	Method  string            // of the request; a pattern may have none
+	Request *http.Request     // its parts in braces and its path are compared; or nil,
+	Values  map[string]string // and these are the parts in braces
+}
+
+// OfRequest is the target of a request that the router has found a route for.
+func OfRequest(r *http.Request) Target {
+	return Target{Pattern: r.Pattern, Method: r.Method, Request: r}
+}
+
+func (t *Target) value(name string) string {
+	if t.Request != nil {
+		return t.Request.PathValue(name)
+	}
+	return t.Values[name]
+}
+
+// path is decoded; what a pattern's open end stands for is read from it.
+func (t *Target) path() string {
+	if t.Request != nil {
+		return t.Request.URL.Path
+	}
+	return ""
 }
 
 // plan is what the rules make of one pattern of the router.
@@ -122,7 +142,7 @@ type planned struct {
 // Match returns the rules about a request, in the order in which they were made.
 // A collection is known by its name and by its id, whichever the rule or the
 // request has.
-func (t *Table) Match(app core.App, target *Target, into []*Rule) []*Rule {
+func (t *Table) Match(app core.App, target Target, into []*Rule) []*Rule {
 	if t == nil || len(t.rules) == 0 {
 		return into
 	}
@@ -143,7 +163,7 @@ func (t *Table) Match(app core.App, target *Target, into []*Rule) []*Rule {
 		}
 		if !p.rules[i].always {
 			if !expanded {
-				actual, collection = p.actual(app, target)
+				actual, collection = p.actual(app, &target)
 				expanded = true
 			}
 			if !r.route.matches(actual, collection) {
@@ -207,7 +227,7 @@ func (p *plan) compare(r route) (possible, always bool) {
 // collection that the second one of /api/collections/… stands for.
 func (p *plan) actual(app core.App, target *Target) (parts []string, collection [2]string) {
 	if p.open {
-		if trimmed := strings.Trim(target.Path, "/"); trimmed != "" {
+		if trimmed := strings.Trim(target.path(), "/"); trimmed != "" {
 			parts = strings.Split(trimmed, "/")
 		}
 		return parts, collection
@@ -219,7 +239,7 @@ func (p *plan) actual(app core.App, target *Target) (parts []string, collection 
 			continue
 		}
 		name := strings.Trim(part, "{}")
-		parts[i] = target.Value(name)
+		parts[i] = target.value(name)
 		if name == "collection" && i == 2 {
 			if c, err := app.FindCachedCollectionByNameOrId(parts[i]); err == nil {
 				collection = [2]string{c.Name, c.Id}

@@ -1,6 +1,8 @@
 package ratelimit
 
 import (
+	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -54,7 +56,11 @@ func TestRoutes(t *testing.T) {
 		require.NoError(t, err, tc.route)
 		table := NewTable([]*Rule{{ID: "r", route: parsed}})
 		for range 2 { // the second time from the plan
-			got := table.Match(app, &Target{Pattern: tc.pattern, Method: tc.method, Value: func(n string) string { return tc.values[n] }, Path: tc.path}, nil)
+			r := &http.Request{Pattern: tc.pattern, Method: tc.method, URL: &url.URL{Path: tc.path}}
+			for name, value := range tc.values {
+				r.SetPathValue(name, value)
+			}
+			got := table.Match(app, OfRequest(r), nil)
 			require.Equal(t, tc.want, len(got) == 1, "%+v", tc)
 		}
 	}

@@ -63,8 +63,8 @@ type Rule struct {
 	Window
 
 	route  route
-	item   string // the rule's name as a structured-field string
-	policy string // its item of RateLimit-Policy
+	item   string   // the rule's name as a structured-field string
+	policy []string // its item of RateLimit-Policy, the only one
 }
 
 // KeyBody is KeyBy of a rule that counts by a field of the body.
