@@ -15,6 +15,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/groundworkhq/groundwork/internal/accounts"
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -25,7 +26,7 @@ var ourCollections = []string{
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
-	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn,
+	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn, ratelimit.Collection,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"time"
 
@@ -76,6 +77,15 @@ type Config struct {
 	// StopWidens makes a STOP to one SMS sender count for all of them, one-time
 	// codes included. False means that it counts for that sender's kind only.
 	StopWidens bool
+
+	// RedisURL is REDIS_URL: the Redis in which several processes count together
+	// what rate_limits limits; empty means that each counts for itself.
+	RedisURL string
+
+	// TrustedProxies is TRUSTED_PROXIES: whose word is taken about a client's
+	// address, in the headers that PocketBase's settings name. Nil means loopback
+	// and private networks.
+	TrustedProxies []netip.Prefix
 
 	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
 	// consent and quiet hours are not in force yet.

@@ -23,6 +23,7 @@ type groundwork struct {
 	workers   *jobs.Workers
 	jobs      *jobs.Client // nil unless the app serves
 	providers *notifications.Providers
+	limits    *limits
 	sender    *notifications.Sender // nil before the bootstrap
 	sending   bool                  // the sender was started
 }
@@ -65,6 +66,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindTriggers()
 	g.bindMails()
 	g.bindVersions()
+	g.bindLimits()
 	g.bindJobs()
 	g.bindSetup()
 	g.bindPublic()

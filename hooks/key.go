@@ -75,6 +75,15 @@ func (k *keyBox) Seal(purpose string, plaintext []byte) ([]byte, error) {
 	return box.Seal(purpose, plaintext)
 }
 
+// Key derives a key for one purpose from the key of this installation.
+func (k *keyBox) Key(purpose string) ([]byte, error) {
+	box, err := k.load(true)
+	if err != nil {
+		return nil, err
+	}
+	return box.Key(purpose)
+}
+
 // Open implements [notifications.SecretBox].
 func (k *keyBox) Open(purpose string, sealed []byte) ([]byte, error) {
 	box, err := k.load(false)

@@ -8,6 +8,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 
 	"github.com/groundworkhq/groundwork/internal/accounts"
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -29,7 +30,7 @@ func (g *groundwork) bindRefusals() {
 		}}
 	ours := []string{
 		notifications.CollectionNotifications, notifications.CollectionTemplates, notifications.CollectionTriggers,
-		notifications.CollectionProviders, versions.Collection, accounts.CollectionPhoneSignIn,
+		notifications.CollectionProviders, versions.Collection, accounts.CollectionPhoneSignIn, ratelimit.Collection,
 	}
 	g.app.OnRecordCreateRequest(ours...).Bind(tell)
 	g.app.OnRecordUpdateRequest(ours...).Bind(tell)

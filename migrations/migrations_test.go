@@ -27,6 +27,7 @@ var ours = map[string]string{
 	"gw_triggers":      "notification_triggers",
 	"gw_app_versions":  "app_versions",
 	"gw_phone_sign_in": "phone_sign_in",
+	"gw_rate_limits":   "rate_limits",
 }
 
 // plainApp is PocketBase as it comes, before ours is added.

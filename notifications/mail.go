@@ -214,7 +214,7 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 	}
 	sendCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
 	defer cancel()
-	outcome, r := s.handOverOne(ctx, sendCtx, active, item{row, msg, route})
+	outcome, r := s.handOverOne(ctx, sendCtx, active, item{row: row, msg: msg, route: route})
 	active.Gate.Release(outcome)
 	if r == nil {
 		return jobs.Snooze(s.opts.Retry.Delay(1)) // the mark could not be stored: nothing was sent
@@ -253,7 +253,7 @@ func (s *Sender) refuseAccountSMS(row *deliveryRow, msg *Message, route Route) (
 	if msg.Channel != ChannelSMS {
 		return nil, nil
 	}
-	if refused, err := s.refuseSMS([]item{{row, msg, route}}); refused != nil || err != nil {
+	if refused, err := s.refuseSMS([]item{{row: row, msg: msg, route: route}}); refused != nil || err != nil {
 		return refused, err
 	}
 	blocked, err := s.findBlocked(ChannelSMS, Snapshot{Kind: KindTransactional}, []*deliveryRow{row}, map[string]target{row.ID: {address: msg.Target.Address}})

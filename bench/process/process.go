@@ -43,6 +43,7 @@ func Production(mails *providertest.SMTP) []string {
 type Server struct {
 	Binary, Dir string   // the file, and the folder that holds pb_data
 	Env         []string // besides PATH and HOME
+	Args        []string // besides serve, its address and folder
 	addr        string
 	cmd         *exec.Cmd
 	token       string
@@ -70,7 +71,7 @@ func (s *Server) Start() error {
 	if err != nil {
 		return err
 	}
-	s.cmd = exec.Command(binary, "serve", "--http", s.addr, "--dir", filepath.Join(s.Dir, "pb_data"))
+	s.cmd = exec.Command(binary, append([]string{"serve", "--http", s.addr, "--dir", filepath.Join(s.Dir, "pb_data")}, s.Args...)...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.Dir, out, out
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}, s.Env...)
 	if err := s.cmd.Start(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/mail"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -23,6 +24,12 @@ type Values struct {
 	APNs              *APNs
 	FCM               *FCM
 	Twilio            *Twilio
+
+	// Redis is REDIS_URL, checked; empty: none.
+	Redis string
+	// TrustedProxies is TRUSTED_PROXIES: the networks whose word about a client's
+	// address is taken. Nil: not set.
+	TrustedProxies []netip.Prefix
 }
 
 // SMTP is one mail server.
@@ -67,6 +74,7 @@ var names = func() []string {
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"WEBPUSH_SUBJECT",
+		"REDIS_URL", "TRUSTED_PROXIES",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -149,6 +157,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.SMTP = r.smtp("SMTP_")
 	v.PromotionalSMTP = r.smtp("PROMOTIONAL_SMTP_")
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
+	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

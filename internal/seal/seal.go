@@ -72,6 +72,16 @@ func (b *Box) Open(purpose string, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// Key derives a key of 32 bytes for one purpose, such as "rate limits". It opens
+// nothing that was sealed.
+func (b *Box) Key(purpose string) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, b.key, nil, "groundwork key v1 "+purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive key for %s: %w", purpose, err)
+	}
+	return key, nil
+}
+
 func (b *Box) aead() (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, b.key, nil, "groundwork seal v1", 32)
 	if err != nil {

@@ -1,0 +1,52 @@
+package hooks
+
+import (
+	"net/netip"
+
+	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
+)
+
+// privateNetworks are where a proxy is as a rule: on this machine, or in a
+// network that the internet does not reach.
+var privateNetworks = []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"),
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+}
+
+// network is what counts as the client's address, as 16 bytes.
+//
+// PocketBase's setting says which headers tell it (Settings > Application > IP
+// proxy headers); what it does not say is who may tell. Anybody could send such a header: it is
+// believed from a trusted proxy only. Without the setting no header is.
+func (l *limits) network(e *core.RequestEvent) string {
+	peer, err := netip.ParseAddrPort(e.Request.RemoteAddr)
+	addr := peer.Addr()
+	if err != nil {
+		addr = netip.Addr{}
+	}
+	if len(e.App.Settings().TrustedProxy.Headers) > 0 && l.trusts(addr) {
+		if told, err := netip.ParseAddr(e.RealIP()); err == nil {
+			addr = told
+		}
+	}
+	bytes := ratelimit.Network(addr).As16()
+	return string(bytes[:])
+}
+
+func (l *limits) trusts(peer netip.Addr) bool {
+	networks := l.g.cfg.TrustedProxies
+	if networks == nil {
+		networks = privateNetworks
+	}
+	peer = peer.Unmap().WithZone("")
+	for _, n := range networks {
+		if n.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}
