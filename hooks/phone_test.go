@@ -841,7 +841,7 @@ func TestPhoneOfOtherCollections(t *testing.T) {
 		t.Helper()
 		return app.Send("POST", "/api/collections/"+collection+"/request-phone-otp", map[string]any{"phone": phone}, "")
 	}
-	make := func(name string, change func(c *core.Collection)) *core.Collection {
+	create := func(name string, change func(c *core.Collection)) *core.Collection {
 		t.Helper()
 		c := core.NewAuthCollection(name)
 		c.OTP.Enabled = true
@@ -849,10 +849,10 @@ func TestPhoneOfOtherCollections(t *testing.T) {
 		require.NoError(t, app.Save(c))
 		return c
 	}
-	make("nophone", func(c *core.Collection) {})
-	make("off", func(c *core.Collection) { c.OTP.Enabled = false; c.Fields.Add(&core.TextField{Name: "phone"}) })
-	make("number", func(c *core.Collection) { c.Fields.Add(&core.NumberField{Name: "phone"}) })
-	make("odd", func(c *core.Collection) {
+	create("nophone", func(c *core.Collection) {})
+	create("off", func(c *core.Collection) { c.OTP.Enabled = false; c.Fields.Add(&core.TextField{Name: "phone"}) })
+	create("number", func(c *core.Collection) { c.Fields.Add(&core.NumberField{Name: "phone"}) })
+	create("odd", func(c *core.Collection) {
 		c.Fields.Add(&core.TextField{Name: "phone"}, &core.TextField{Name: "phoneVerified"})
 	})
 	for name, want := range map[string]struct {
@@ -876,7 +876,7 @@ func TestPhoneOfOtherCollections(t *testing.T) {
 	}
 
 	// Only administrators write these records: what they say counts.
-	drivers := make("drivers", func(c *core.Collection) { c.Fields.Add(&core.TextField{Name: "phone"}) })
+	drivers := create("drivers", func(c *core.Collection) { c.Fields.Add(&core.TextField{Name: "phone"}) })
 	field := drivers.Fields.GetByName("phoneVerified")
 	require.True(t, field.GetSystem() && field.GetHidden())
 	driver := app.Record("drivers", map[string]any{"email": "d@example.com", "password": "1234567890", "phone": "+44 (7700) 900101", "phoneVerified": true})
@@ -894,7 +894,7 @@ func TestPhoneOfOtherCollections(t *testing.T) {
 	require.Error(t, app.SaveWithContext(notifications.AsServer(context.Background()), another), "a verified number is one account's")
 
 	// People write these themselves: a claim counts for nothing until it is proved.
-	make("members", func(c *core.Collection) {
+	create("members", func(c *core.Collection) {
 		c.Fields.Add(&core.TextField{Name: "phone"})
 		c.CreateRule, c.UpdateRule = types.Pointer(""), types.Pointer("id = @request.auth.id")
 	})

@@ -68,12 +68,12 @@ type Code struct {
 func (c Codes) Make(txApp core.App, code Code) error {
 	digest := make([]byte, 32)
 	_, _ = rand.Read(digest) // never fails: it ends the process instead
-	real, err := c.digest(code.ID, code.Purpose, code.Collection, code.Record, code.Phone, code.TokenKey, code.Digits)
+	right, err := c.digest(code.ID, code.Purpose, code.Collection, code.Record, code.Phone, code.TokenKey, code.Digits)
 	if err != nil {
 		return err
 	}
 	if code.Digits != "" {
-		digest = real
+		digest = right
 	}
 	sealed, err := c.Key.Seal(sealPurpose(code.ID), []byte(code.Phone))
 	if err != nil {
