@@ -34,7 +34,7 @@ func TestRateLimitsAreForSuperusers(t *testing.T) {
 		who, token string
 		list, view int
 	}{
-		{"guest", "", http.StatusForbidden, http.StatusForbidden},
+		{"guest", "", http.StatusUnauthorized, http.StatusUnauthorized},
 		{"user", user, http.StatusForbidden, http.StatusForbidden},
 		{"superuser", root, http.StatusOK, http.StatusOK},
 	} {
