@@ -283,3 +283,45 @@ func TestWrongSetupBlamesNobody(t *testing.T) {
 		})
 	}
 }
+
+// A device that is gone waits for no provider: it neither keeps a notification from
+// being paused nor from coming to its end.
+func TestADeviceThatGoesAwayWhileItsServiceIsPaused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		people int
+		status string
+		want   map[string]int
+	}{
+		"another one waits": {2, "paused", map[string]int{"accepted": 2, "pending": 2}},
+		"nobody waits":      {1, "sent", map[string]int{"accepted": 1, "skipped": 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := newPushing(t)
+			x.people(tc.people, "ios")
+			s := wrongAPNs(t, func(s *wrongSetup, _ *providertest.APNs, _, wrong *providertest.APNsKey) { s.secret = wrong.PEM })
+			provider := until(t, x.App, x.provider(s.channel, s.config, s.secret, ""), "state", "paused")
+			later := providertest.Script{Rcpt: providertest.Reply{Code: 452, Enhanced: "4.2.2", Text: "Mailbox full"}}
+			smtp := providertest.NewSMTP(t, providertest.SMTPOptions{Behaviour: providertest.Behaviour{All: later}})
+			until(t, x.App, mailProvider(t, x.App, smtp.Config("hello@example.com"), ""), "state", "ok")
+			n := send(t, x.App, map[string]any{"channels": []string{"push", "email"}})
+			until(t, x.App, n, "statusReason", provider.GetString("stateReason"))
+			require.Equal(t, "sending", x.Reload(n).GetString("status"), "the mails are still tried")
+
+			device, err := x.FindFirstRecordByData(notifications.CollectionDevices, "token", iosToken(0))
+			require.NoError(t, err)
+			require.NoError(t, x.Delete(device))
+			smtp.Set(providertest.Behaviour{})
+			n = until(t, x.App, n, "status", tc.status)
+			require.Equal(t, tc.want, deliveryStatuses(t, x.App, n))
+			if tc.status == "sent" {
+				return
+			}
+			require.Equal(t, provider.GetString("stateReason"), n.GetString("statusReason"))
+			x.ask(http.MethodPatch, "/api/collections/notification_providers/records/"+provider.Id, s.repair)
+			until(t, x.App, n, "status", "sent")
+			require.Equal(t, map[string]int{"accepted": 3, "skipped": 1}, deliveryStatuses(t, x.App, n))
+		})
+	}
+}

@@ -645,6 +645,98 @@ func TestReceiptAfterNotSent(t *testing.T) {
 	until(t, x.App, n, "delivered", "1")
 }
 
+// failedOnce is a text that did not arrive, whose delivery is tried again: the first
+// message's id, and the delivery as it waits for its second message.
+func (x *texting) failedOnce() (n, delivery *core.Record, first string) {
+	x.t.Helper()
+	n, delivery = x.text("transactional", "accepted")
+	first = delivery.GetString("providerMessageId")
+	require.Equal(x.t, http.StatusNoContent, x.callback(first, delivery.Id, providertest.TwilioCallback{Status: "undelivered", ErrorCode: 30003}))
+	until(x.t, x.App, n, "status", "failed")
+	root, err := x.FindAuthRecordByEmail(core.CollectionNameSuperusers, "root@example.com")
+	require.NoError(x.t, err)
+	x.twilio.Script(anasPhone, providertest.TwilioFault{Code: 20429}) // it has to wait
+	res := x.Send(http.MethodPost, "/api/notifications/"+n.Id+"/retry", nil, x.Token(root))
+	require.Equal(x.t, http.StatusOK, res.Status, res.String())
+	require.True(x.t, waitFor(func() bool { return x.Reload(delivery).GetInt("attempts") > 0 }))
+	x.act(n, "pause")
+	require.True(x.t, waitFor(func() bool { return x.Reload(delivery).GetString("status") == "pending" }))
+	return n, delivery, first
+}
+
+func (x *texting) act(n *core.Record, action string) {
+	x.t.Helper()
+	n = x.Reload(n)
+	n.Set("action", action)
+	require.NoError(x.t, x.Save(n))
+}
+
+// Twilio repeats its callbacks. One about the message that failed says nothing
+// about the one that is sent in its place.
+func TestAnOldReceiptDoesNotDecideAboutARetry(t *testing.T) {
+	t.Parallel()
+	x := newTexting(t)
+	n, delivery, first := x.failedOnce()
+	replay := func(during string) {
+		t.Helper()
+		before := x.Reload(delivery)
+		require.Equal(t, during, before.GetString("status"))
+		for _, c := range []providertest.TwilioCallback{{Status: "undelivered", ErrorCode: 30003}, {Status: "failed", ErrorCode: 21610}, {Status: "sent"}, {Status: "queued"}} {
+			require.Equal(t, http.StatusNoContent, x.callback(first, delivery.Id, c))
+			require.Equal(t, before.FieldsData(), x.Reload(delivery).FieldsData(), "%s while it is %s", c.Status, during)
+		}
+		require.Empty(t, x.suppressions())
+	}
+	replay("pending")
+
+	x.twilio.Script(anasPhone, providertest.TwilioFault{Hold: true})
+	x.act(n, "resume")
+	require.True(t, waitFor(func() bool { return x.twilio.Total() == 2 }))
+	replay("sending")
+	x.twilio.Release()
+	until(t, x.App, n, "status", "sent")
+	replay("accepted")
+	second := x.Reload(delivery).GetString("providerMessageId")
+	require.NotEqual(t, first, second)
+	require.Equal(t, http.StatusNoContent, x.callback(second, delivery.Id, providertest.TwilioCallback{Status: "delivered"}))
+	require.Equal(t, "delivered", x.Reload(delivery).GetString("status"))
+	require.Equal(t, 2, x.twilio.Total())
+}
+
+// A message that was called lost and arrives after all is not sent again.
+func TestAnOldMessageThatArrivesAfterAll(t *testing.T) {
+	t.Parallel()
+	x := newTexting(t)
+	n, delivery, first := x.failedOnce()
+	require.Equal(t, http.StatusNoContent, x.callback(first, delivery.Id, providertest.TwilioCallback{Status: "delivered"}))
+	require.Equal(t, "delivered", x.Reload(delivery).GetString("status"))
+	x.twilio.Script(anasPhone, providertest.TwilioFault{})
+	x.act(n, "resume")
+	until(t, x.App, n, "status", "sent")
+	require.Equal(t, 1, x.twilio.Total())
+}
+
+// Nor is the failed message taken for one whose answer was lost.
+func TestPollingKnowsTheMessagesOfFormerTries(t *testing.T) {
+	t.Parallel()
+	x := newTexting(t)
+	n, delivery, first := x.failedOnce()
+	x.twilio.Script(anasPhone, providertest.TwilioFault{Drop: true})
+	x.act(n, "resume")
+	require.True(t, waitFor(func() bool { return x.Reload(delivery).GetString("status") == "unknown" }))
+	messages := x.twilio.To(anasPhone)
+	require.Len(t, messages, 2)
+	x.twilio.Become(first, "undelivered", 30003)
+	x.age(delivery, 11*time.Minute)
+	for _, m := range messages {
+		x.twilio.Backdate(m.SID, 11*time.Minute)
+	}
+	x.poll()
+	now := x.Reload(delivery)
+	require.Equal(t, "accepted", now.GetString("status"), now.GetString("explanation"))
+	require.Equal(t, messages[1].SID, now.GetString("providerMessageId"))
+}
+
 func TestInboundIsForgottenAfterAMonth(t *testing.T) {
 	t.Parallel()
 	x := newTexting(t)

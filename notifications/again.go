@@ -31,6 +31,13 @@ func RetryFailed(app core.App, id string, now time.Time) (int64, error) {
 		if err != nil {
 			return err
 		}
+		// What is still said about the messages that failed is about these no more.
+		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) SELECT DISTINCT [[providerMessageId]], {:now} FROM {{" + table +
+			"}} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[channel]] = 'sms' AND [[providerMessageId]] <> '' ON CONFLICT DO NOTHING").
+			Bind(dbx.Params{"id": id, "now": dbTime(now)}).Execute()
+		if err != nil {
+			return fmt.Errorf("remember failed messages of notification %s: %w", id, err)
+		}
 		res, err := txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[status]] = 'pending', [[reason]] = '', [[explanation]] = '', [[attempts]] = 0," +
 			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed'").
 			Bind(dbx.Params{"id": id, "now": dbTime(now)}).Execute()

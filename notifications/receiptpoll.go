@@ -275,7 +275,7 @@ func (s *Sender) pollUnknown(ctx context.Context, asked *pollers, row *receiptRo
 			if found[r.ProviderMessageID] != "" || !inWindow(group, r.CreatedAt) {
 				continue
 			}
-			taken, err := s.hasDelivery(r.ProviderMessageID)
+			taken, err := s.isSpokenFor(r.ProviderMessageID)
 			if err != nil {
 				return nil, err
 			}
@@ -365,13 +365,18 @@ func (s *Sender) numberOf(row *receiptRow) (number string, ok bool, err error) {
 	return number, number != "" && (row.Address == "" || MaskAddress(ChannelSMS, number) == row.Address), nil
 }
 
-func (s *Sender) hasDelivery(providerMessageID string) (bool, error) {
+// isSpokenFor says whether a message belongs to a delivery, or did before that was
+// tried again.
+func (s *Sender) isSpokenFor(providerMessageID string) (bool, error) {
 	table, err := tableName(s.app, CollectionDeliveries)
 	if err != nil {
 		return false, err
 	}
 	var n int
 	err = s.app.ConcurrentDB().Select("COUNT(*)").From(table).Where(byMessageID(providerMessageID)).Row(&n)
+	if err == nil && n == 0 {
+		err = s.app.ConcurrentDB().Select("COUNT(*)").From("groundwork_inbound").Where(dbx.HashExp{"id": providerMessageID}).Row(&n)
+	}
 	if err != nil {
 		return false, fmt.Errorf("find delivery of a message: %w", err)
 	}

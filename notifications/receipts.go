@@ -92,17 +92,23 @@ type ReceiptPoller interface {
 // not sent did arrive, and that it must not be sent again.
 const openStates = "([[status]] IN ('pending', 'sending', 'accepted', 'unknown') OR [[status]] = 'failed' AND [[reason]] = '" + ReasonNotSent + "')"
 
+// notOutdated is the condition that a receipt is not about a message whose failure
+// was answered with another try (see [RetryFailed]): Twilio repeats its callbacks,
+// and one of the old message must not decide about the new one. That the old one
+// arrived after all does count: the person has it.
+const notOutdated = "NOT EXISTS (SELECT 1 FROM {{groundwork_inbound}} old WHERE old.[[id]] = {:message})"
+
 // receiptChanges are what a receipt of each state makes of a row, and of which
 // rows. The conditions carry the order: what came later in the life of a message
 // is never undone by a receipt that was late or came twice.
 var receiptChanges = map[ReceiptState]struct{ set, where string }{
 	ReceiptTaken: {
 		"[[status]] = 'accepted', [[reason]] = '', [[explanation]] = ''",
-		openStates + " AND ([[status]] <> 'accepted' OR [[providerMessageId]] = '')",
+		openStates + " AND ([[status]] <> 'accepted' OR [[providerMessageId]] = '') AND " + notOutdated,
 	},
 	ReceiptFailed: {
 		"[[status]] = 'failed', [[reason]] = {:reason}, [[explanation]] = {:explanation}",
-		openStates,
+		openStates + " AND " + notOutdated,
 	},
 	ReceiptDelivered: {
 		"[[status]] = 'delivered', [[reason]] = '', [[explanation]] = '', [[deliveredAt]] = {:now}",
@@ -318,8 +324,8 @@ type OptOut struct {
 	Widen bool
 }
 
-// inboundLife is for how long a text that was acted on is remembered. Twilio's own
-// repetitions come within minutes.
+// inboundLife is for how long a text that was acted on is remembered, and a message
+// that was tried again. Twilio's own repetitions come within minutes.
 const inboundLife = 30 * 24 * time.Hour
 
 // TakeOptOut acts on a person's STOP or START. It may be called again for the same

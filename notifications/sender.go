@@ -479,8 +479,15 @@ func (s *Sender) held(app core.App, id string) (sentence string, held bool) {
 	if planned, err := s.findPlanned(id, -1); err != nil || planned != nil {
 		return "", false // its job will find out
 	}
-	routes, err := s.waitingRoutes(app, id)
-	if err != nil || len(routes) == 0 {
+	routes, gone, err := s.waitingRoutes(app, id)
+	if err == nil && len(routes) == 0 && len(gone) > 0 {
+		err = s.askForGone(app, id, gone)
+	}
+	if err != nil {
+		s.log.Error("it cannot be found out what a notification waits for", "notification", id, "error", err)
+		return "", false
+	}
+	if len(routes) == 0 {
 		return "", false
 	}
 	for _, route := range routes {
@@ -495,41 +502,65 @@ func (s *Sender) held(app core.App, id string) (sentence string, held bool) {
 }
 
 // waitingRoutes returns the ways by which what is pending of a notification
-// would go; none when something is being handed over or needs no provider.
-func (s *Sender) waitingRoutes(app core.App, id string) ([]Route, error) {
+// would go; none when something is being handed over or needs no provider. A push
+// whose device is gone goes nowhere: gone are the batches of those.
+func (s *Sender) waitingRoutes(app core.App, id string) (routes []Route, gone []int, err error) {
 	table, err := tableName(app, CollectionDeliveries)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	devices, err := tableName(app, CollectionDevices)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var waiting []struct {
 		Channel string `db:"channel"`
 		Kind    string `db:"kind"`
 		Status  string `db:"status"`
+		Batch   int    `db:"batch"` // of those without a device; else 0
 		deviceRow
 	}
-	err = app.DB().NewQuery("SELECT DISTINCT d.[[channel]], d.[[kind]], d.[[status]], COALESCE(v.[[pushService]], '') AS [[pushService]]," +
+	err = app.DB().NewQuery("SELECT DISTINCT d.[[channel]], d.[[kind]], d.[[status]], CASE WHEN v.[[id]] IS NULL THEN d.[[batch]] ELSE 0 END AS [[batch]], COALESCE(v.[[pushService]], '') AS [[pushService]]," +
 		" COALESCE(v.[[app]], '') AS [[app]], COALESCE(v.[[environment]], '') AS [[environment]] FROM {{" + table + "}} d LEFT JOIN {{" + devices +
 		"}} v ON d.[[device]] <> '' AND v.[[id]] = d.[[device]] WHERE d.[[notification]] = {:id} AND d.[[status]] IN ('pending', 'sending')").
 		Bind(dbx.Params{"id": id}).All(&waiting)
 	if err != nil {
-		return nil, fmt.Errorf("find what is pending of notification %s: %w", id, err)
+		return nil, nil, fmt.Errorf("find what is pending of notification %s: %w", id, err)
 	}
-	var routes []Route
 	for _, w := range waiting {
 		route := w.route()
 		if Channel(w.Channel) != ChannelPush {
 			route = Route{Channel: providerChannel(Channel(w.Channel), Kind(w.Kind))}
 		}
-		if route.Channel == "" || w.Status == string(DeliverySending) {
-			return nil, nil
+		switch {
+		case w.Status == string(DeliverySending):
+			return nil, nil, nil
+		case route.Channel != "":
+			routes = append(routes, route)
+		case Channel(w.Channel) == ChannelPush:
+			gone = append(gone, w.Batch)
+		default:
+			return nil, nil, nil
 		}
-		routes = append(routes, route)
 	}
-	return routes, nil
+	return routes, gone, nil
+}
+
+// askForGone asks for the batches whose last pushes have lost their devices while
+// they waited: nothing that is repaired would ask for them.
+func (s *Sender) askForGone(app core.App, id string, batches []int) error {
+	n, err := FindNotificationByID(app, id)
+	if err != nil {
+		return err
+	}
+	for _, batch := range batches {
+		_, err := jobs.Enqueue(app, BatchArgs{id, batch, ChannelPush},
+			jobs.Options{Queue: n.Plan().Queue, RequestID: n.RequestID(), UniqueKey: fmt.Sprintf("gone/%s/%d", id, batch)})
+		if err != nil {
+			return fmt.Errorf("ask for batch %d of notification %s: %w", batch, id, err)
+		}
+	}
+	return nil
 }
 
 // passResult is what one pass over rows found about all of them.
