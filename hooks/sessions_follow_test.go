@@ -33,15 +33,16 @@ func TestDevicesFollowTheirSession(t *testing.T) {
 		return must(app.FindRecordById("devices", res.JSON(t)["id"].(string)))
 	}
 	status := func(d *core.Record) string { return app.Reload(d).GetString("status") }
-	phone, tablet, desk := register(first, "phone"), register(second, "tablet"), register(first, "desk")
+	phone, tablet := register(first, "phone"), register(second, "tablet")
+	register(first, "desk")
 	require.Equal(t, sessionID(t, first), phone.GetString("session"))
 	require.Equal(t, sessionID(t, second), tablet.GetString("session"))
 
 	// Registered again it belongs to the session that did so, whoever's.
-	desk = register(second, "desk")
+	desk := register(second, "desk")
 	require.Equal(t, sessionID(t, second), desk.GetString("session"))
-	lost := register(first, "lost")
-	lost = register(bens, "lost")
+	register(first, "lost")
+	lost := register(bens, "lost")
 	require.Equal(t, sessionID(t, bens), lost.GetString("session"))
 	moved := app.Reload(lost)
 	moved.Set("session", sessionID(t, first))
@@ -153,9 +154,9 @@ func connect(t *testing.T, base string) *stream {
 	require.NoError(t, err)
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = res.Body.Close() })
 	s := &stream{events: make(chan string, 100)}
 	go func() {
-		defer res.Body.Close()
 		defer close(s.events)
 		lines := bufio.NewScanner(res.Body)
 		for lines.Scan() {
