@@ -57,6 +57,9 @@ func (g *groundwork) logRequest(e *core.RequestEvent) error {
 		status = router.ToApiError(err).Status
 	}
 	path := e.Request.URL.Path
+	if e.Get(eventKeyQuiet) != nil {
+		return err // see bindLimits: counted there
+	}
 	if status < http.StatusBadRequest && (quietPaths[path] || strings.HasPrefix(path, "/_/")) {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/apis"
@@ -21,6 +22,10 @@ type limits struct {
 	g       *groundwork
 	table   *livecache.Cache[*ratelimit.Table]
 	limiter *ratelimit.Limiter // nil before the app serves
+
+	lanes   ratelimit.Lanes
+	waiting atomic.Int64 // refusals that are held back
+	silent  atomic.Int64 // refusals that were not logged one by one
 }
 
 const (
@@ -65,6 +70,9 @@ func (g *groundwork) bindLimits() {
 		}
 		if err := l.limiter.Prune(context.Background()); err != nil {
 			g.log.Error("old rows of the rate limits cannot be deleted", "error", err)
+		}
+		if n := l.silent.Swap(0); n > 0 {
+			g.log.Warn("addresses went on although they were refused", "requests", n)
 		}
 	}); err != nil {
 		panic(err) // the expression above is a constant
@@ -153,11 +161,11 @@ func (l *limits) limit(e *core.RequestEvent) error {
 	case len(kept) == 1 && !kept[0].NeedsBody() && !kept[0].Failures:
 		// Nearly every request. There is nothing to give back.
 		if err := l.takeOne(e, kept[0]); err != nil {
-			return err
+			return answered(err)
 		}
-		return e.Next()
+		return l.inLane(e, e.Next)
 	default:
-		return l.limitBy(e, kept)
+		return answered(l.limitBy(e, kept))
 	}
 }
 
@@ -166,7 +174,7 @@ func (l *limits) takeOne(e *core.RequestEvent, rule *ratelimit.Rule) error {
 	taken := l.limiter.Take(e.Request.Context(), l.plainCount(e, rule, ""))
 	rule.Show(e.Response.Header(), taken.Taken)
 	if !taken.OK {
-		return refuse(e, rule, taken.Taken)
+		return l.refuse(e, rule, taken.Taken)
 	}
 	return nil
 }
@@ -185,16 +193,33 @@ func (l *limits) limitBy(e *core.RequestEvent, rules []*ratelimit.Rule) error {
 		}
 	}
 	if !needBody && !needSettling {
-		return e.Next()
+		return l.inLane(e, e.Next)
 	}
 	if needBody {
 		s := &subject{limits: l, event: e, network: t.network}
 		if err := t.takeByBody(rules, s); err != nil {
 			return err
 		}
-		return t.settle(func() error { return l.handle(e, s) })
+		return t.settle(func() error { return l.inLane(e, func() error { return l.handle(e, s) }) })
 	}
-	return t.settle(e.Next)
+	return t.settle(func() error { return l.inLane(e, e.Next) })
+}
+
+// inLane lets the writes of one client through a few at a time. Reads may last
+// (files, realtime), and hold up nobody's writes.
+func (l *limits) inLane(e *core.RequestEvent, handle func() error) error {
+	if m := e.Request.Method; m == http.MethodGet || m == http.MethodHead || m == http.MethodOptions {
+		return handle()
+	}
+	client := ""
+	if e.Auth != nil {
+		client = "user " + e.Auth.Collection().Id + e.Auth.Id
+	} else {
+		client = l.network(e)
+	}
+	l.lanes.Enter(e.Request.Context(), client)
+	defer l.lanes.Leave(client)
+	return handle()
 }
 
 func applies(rule *ratelimit.Rule, auth *core.Record) bool {
@@ -237,15 +262,7 @@ func (t *taking) take(rule *ratelimit.Rule, count ratelimit.Count) error {
 		return nil
 	}
 	t.refused(rule)
-	return refuse(t.event, rule, taken.Taken)
-}
-
-// refuse is the answer to one request too many.
-func refuse(e *core.RequestEvent, rule *ratelimit.Rule, taken ratelimit.Taken) error {
-	if h := e.Response.Header(); e.Request.Header.Get("Origin") != "" && h.Get("Access-Control-Expose-Headers") == "" {
-		h.Set("Access-Control-Expose-Headers", "Retry-After, RateLimit, RateLimit-Policy") // a browser hides them from another origin's page
-	}
-	return e.TooManyRequestsError(ratelimit.Refusal(taken.Grows), errors.New("rate limit "+rule.ID+" ("+rule.Name+")"))
+	return t.limits.refuse(t.event, rule, taken.Taken)
 }
 
 // refused gives back what the request took elsewhere.
@@ -253,9 +270,7 @@ func (t *taking) refused(by *ratelimit.Rule) {
 	for i := range t.slots {
 		s := &t.slots[i]
 		if by.NeedsBody() && s.rule.KeyBy == ratelimit.KeyIP {
-			free := t.limits.limiter.Take(t.event.Request.Context(), ratelimit.Count{
-				Key: t.limits.limiter.Key(s.rule.ID, "refused", t.network), Window: s.rule.Window})
-			if !free.OK {
+			if t.limits.goesOn(t.event, s.rule, t.network) {
 				continue
 			}
 		}

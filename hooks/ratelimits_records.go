@@ -95,7 +95,7 @@ func (l *limits) limitBatch(e *core.BatchRequestEvent) error {
 	for _, inner := range e.Batch {
 		for _, target := range batchTargets(inner) {
 			if err := t.takeInner(table, inner, target.pattern, target.values); err != nil {
-				return err
+				return answered(err)
 			}
 		}
 	}

@@ -1,0 +1,179 @@
+// Command flood lets one address flood the server, and watches another client.
+//
+//	go run ./bench/flood -binary ./groundwork
+//
+// One client creates records from 127.0.0.1, one after the other. Then 500
+// connections from 127.0.0.2 send the same request as fast as they are answered.
+// Printed are the client's 99th percentiles without and with the flood, what the
+// flooder was answered, and the server's memory; after it, the bytes of a million
+// counters. The exit status is 1 when the flood makes the client's p99 more than
+// three times as long, when a refusal has no Retry-After, or when memory grows.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/groundworkhq/groundwork/bench/process"
+	"github.com/groundworkhq/groundwork/bench/wire"
+)
+
+type options struct {
+	binary      string
+	connections int
+	creates     int
+	pause       time.Duration
+	most        float64
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.binary, "binary", "", "measure this binary instead of building one")
+	flag.IntVar(&o.connections, "connections", 500, "connections of the flooder")
+	flag.IntVar(&o.creates, "creates", 400, "records that the other client creates, in each half")
+	flag.DurationVar(&o.pause, "pause", 20*time.Millisecond, "the other client's pause between two of them")
+	flag.Float64Var(&o.most, "most", 3, "how many times longer its p99 may be")
+	flag.Parse()
+	good, err := run(o, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "flood:", err)
+		os.Exit(1)
+	}
+	if !good {
+		os.Exit(1)
+	}
+}
+
+func run(o options, out io.Writer) (good bool, err error) {
+	work, err := os.MkdirTemp("", "groundwork-bench-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	if o.binary == "" {
+		o.binary = filepath.Join(work, "groundwork")
+		build := exec.Command("go", "build", "-o", o.binary, "github.com/groundworkhq/groundwork")
+		if text, err := build.CombinedOutput(); err != nil {
+			return false, fmt.Errorf("build the binary: %w\n%s", err, text)
+		}
+	}
+	s := &process.Server{Binary: o.binary, Dir: work, Env: process.Root(), Args: []string{"--dev=false"}}
+	if err := s.Start(); err != nil {
+		return false, err
+	}
+	defer s.Kill()
+	if err := s.SignIn(); err != nil {
+		return false, err
+	}
+	if err := s.Call(http.MethodPost, "/api/collections", map[string]any{
+		"name": "notes", "type": "base", "createRule": "", "fields": []map[string]any{{"name": "title", "type": "text"}},
+	}, &struct{}{}); err != nil {
+		return false, err
+	}
+	address := strings.TrimPrefix(s.URL(), "http://")
+	request := wire.Request("POST", "/api/collections/notes/records", "", []byte(`{"title":"A note"}`))
+
+	create := func(n int) ([]time.Duration, error) {
+		c, err := wire.Dial(address, "127.0.0.1")
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		times := make([]time.Duration, 0, n)
+		for range n {
+			began := time.Now()
+			if err := c.Good(request, `"title":"A note"`); err != nil {
+				return nil, fmt.Errorf("the other client: %w", err)
+			}
+			times = append(times, time.Since(began))
+			time.Sleep(max(o.pause, 40*time.Millisecond)) // a guest may 300 times in ten seconds
+		}
+		return times, nil
+	}
+	if _, err := create(30); err != nil { // warm-up
+		return false, err
+	}
+	idle, err := create(o.creates)
+	if err != nil {
+		return false, err
+	}
+	before, err := s.Memory()
+	if err != nil {
+		return false, err
+	}
+
+	var passed, refused, without atomic.Int64
+	stop := make(chan struct{})
+	var flooders sync.WaitGroup
+	errs := make([]error, o.connections)
+	for i := range o.connections {
+		flooders.Go(func() {
+			c, err := wire.Dial(address, "127.0.0.2")
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.Close()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a, err := c.Send(request)
+				switch {
+				case err != nil:
+					errs[i] = err
+					return
+				case a.Status == http.StatusOK:
+					passed.Add(1)
+				case a.Status == http.StatusTooManyRequests:
+					refused.Add(1)
+					if n, err := strconv.Atoi(a.RetryAfter); err != nil || n < 1 {
+						without.Add(1)
+					}
+				default:
+					errs[i] = fmt.Errorf("the flooder was answered %d %s", a.Status, a.Body)
+					return
+				}
+			}
+		})
+	}
+	began := time.Now()
+	flooded, err := create(o.creates)
+	took := time.Since(began)
+	middle, memoryErr := s.Memory()
+	close(stop)
+	flooders.Wait()
+	if err := errors.Join(append(errs, err, memoryErr)...); err != nil {
+		return false, err
+	}
+	after, err := s.Memory()
+	if err != nil {
+		return false, err
+	}
+
+	p := func(times []time.Duration, q float64) time.Duration {
+		return wire.Quantile(times, q).Round(10 * time.Microsecond)
+	}
+	ratio := float64(p(flooded, 0.99)) / float64(p(idle, 0.99))
+	fmt.Fprintf(out, "another client's create, idle:   p50 %s  p99 %s  (%d creates)\n", p(idle, 0.5), p(idle, 0.99), len(idle))
+	fmt.Fprintf(out, "another client's create, flood:  p50 %s  p99 %s  (%d creates)\n", p(flooded, 0.5), p(flooded, 0.99), len(flooded))
+	fmt.Fprintf(out, "p99 flood / idle: %.2f (at most %.1f)\n", ratio, o.most)
+	fmt.Fprintf(out, "the flooder, %d connections, %.0f s: %d passed, %d refused, of them %d without Retry-After\n",
+		o.connections, took.Seconds(), passed.Load(), refused.Load(), without.Load())
+	fmt.Fprintf(out, "the server's memory: %d MB before, %d MB in the middle, %d MB after\n", before>>20, middle>>20, after>>20)
+	most := int64(took.Seconds()/10+2) * 300
+	return ratio <= o.most && without.Load() == 0 && passed.Load() <= most && refused.Load() > 0 && after < before+(96<<20), nil
+}
