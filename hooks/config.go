@@ -46,6 +46,15 @@ type Config struct {
 	// the dashboard.
 	Providers []notifications.ProviderConfig
 
+	// WebPushSubject is WEBPUSH_SUBJECT: how push services reach whoever runs this
+	// server, as mailto:… or https://…. Empty means the sender address of the mail
+	// settings.
+	WebPushSubject string
+
+	// WebPushPrivateHosts is WEBPUSH_PRIVATE_HOSTS: the only push services, as
+	// "host" or "host:port", that may lie in a private network.
+	WebPushPrivateHosts []string
+
 	// SuperuserEmail and SuperuserPassword make the first superuser when there
 	// is none yet. Both or neither.
 	SuperuserEmail    string

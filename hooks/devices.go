@@ -115,6 +115,7 @@ func (g *groundwork) bindDevices() {
 	app.OnRecordValidate(collection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.devices.validate", Func: func(e *core.RecordEvent) error {
 			problems := normalizeDevice(e.Record)
+			g.checkPushEndpoint(e.Record, problems)
 			// PocketBase's own checks too, so that an answer has all that is wrong.
 			if err := e.Next(); err != nil {
 				var theirs validation.Errors

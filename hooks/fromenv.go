@@ -15,7 +15,8 @@ func ConfigFromEnv() Config {
 		return Config{err: err}
 	}
 	cfg := Config{Env: Environment(v.Env), SendOnlyTo: v.SendOnlyTo, Key: v.Key,
-		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword}
+		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword,
+		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel
 		name    string

@@ -23,6 +23,7 @@ type Values struct {
 	APNs              *APNs
 	FCM               *FCM
 	Twilio            *Twilio
+	WebPush           WebPush
 }
 
 // SMTP is one mail server.
@@ -66,7 +67,7 @@ var names = func() []string {
 		"APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC", "APNS_ENVIRONMENT", "APNS_ENDPOINT",
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
-		"WEBPUSH_SUBJECT",
+		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -149,6 +150,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.SMTP = r.smtp("SMTP_")
 	v.PromotionalSMTP = r.smtp("PROMOTIONAL_SMTP_")
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
+	v.WebPush = r.webPush()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}
