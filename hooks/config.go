@@ -29,7 +29,8 @@ type Config struct {
 	Env Environment
 
 	// SendOnlyTo lists the addresses that are really sent to outside
-	// production (SEND_ONLY_TO). Empty means nobody.
+	// production (SEND_ONLY_TO). For push these are the e-mail addresses of the
+	// people whose devices they are. Empty means nobody.
 	SendOnlyTo []string
 
 	// UsersCollection is the id or name of the auth collection that holds the

@@ -486,9 +486,6 @@ func tokenHash(token string) string {
 
 // maskDeviceToken keeps what tells two devices apart in a log.
 func maskDeviceToken(token string) string {
-	if address := deviceAddress(token); address != token {
-		token = strings.TrimSuffix(address, `"`) // the end of the endpoint, not of a key
-	}
 	return notifications.MaskAddress(notifications.ChannelPush, token)
 }
 

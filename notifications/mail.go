@@ -146,7 +146,7 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 	msg := &Message{DeliveryID: id, RequestID: row.RequestID, Channel: ChannelEmail, Kind: KindTransactional,
 		Target: Target{UserID: row.User, Address: mail.To, Name: mail.ToName}, Title: mail.Email.Subject, Email: &mail.Email}
 
-	if s.captures(msg) {
+	if s.captures(msg, "") {
 		if s.opts.ShowAccountMails {
 			s.shown.put(id, renderedView(msg))
 		}

@@ -112,6 +112,7 @@ type WebPush struct {
 	server        *http.Server
 	served        chan struct{}
 	conns         int
+	origin        string // that tokens must be made out to
 	caFile        string
 }
 
@@ -245,8 +246,25 @@ func (s *WebPush) Close() error {
 // Addr is host:port, for WEBPUSH_PRIVATE_HOSTS.
 func (s *WebPush) Addr() string { return s.addr }
 
-// Origin is what a token is made out to.
+// Origin is the base address of the subscriptions.
 func (s *WebPush) Origin() string { return "https://" + s.addr }
+
+// SetOrigin is for a sender that takes the double for another server: its tokens
+// must be made out to that one.
+func (s *WebPush) SetOrigin(origin string) {
+	s.mu.Lock()
+	s.origin = origin
+	s.mu.Unlock()
+}
+
+func (s *WebPush) audience() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.origin != "" {
+		return s.origin
+	}
+	return s.Origin()
+}
 
 // Env are the variables by which the binary sends to this double, SSL_CERT_FILE
 // included.
@@ -335,8 +353,8 @@ func (s *WebPush) Messages(b *WebPushSubscription) []WebPushMessage {
 // Total is how many messages arrived in full.
 func (s *WebPush) Total() int { s.mu.Lock(); defer s.mu.Unlock(); return s.total }
 
-// Connections is how many were made so far.
-func (s *WebPush) Connections() int { s.mu.Lock(); defer s.mu.Unlock(); return s.conns }
+// Handshakes is how many connections were made so far.
+func (s *WebPush) Handshakes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.conns }
 
 // Violations are the faults in the requests so far. A good adapter makes none.
 func (s *WebPush) Violations() []string {

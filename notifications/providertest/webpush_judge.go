@@ -68,7 +68,7 @@ func (s *WebPush) judge(r *http.Request, b *WebPushSubscription, body []byte) (*
 		return refuse(http.StatusUnauthorized, "invalid JWT provided: %v", err)
 	case b.serverKey != "" && key != b.serverKey:
 		return refuse(http.StatusForbidden, "the VAPID credentials in the authorization header do not correspond to the credentials used to create the subscriptions.")
-	case claims.Audience != s.Origin():
+	case claims.Audience != s.audience():
 		return refuse(http.StatusForbidden, "invalid JWT provided: aud %q", claims.Audience)
 	case !claims.Expires.After(now) || claims.Expires.After(now.Add(24*time.Hour)):
 		return refuse(http.StatusForbidden, "invalid JWT provided: exp %s", claims.Expires)
