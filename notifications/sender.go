@@ -1066,6 +1066,9 @@ func noProviderResult(m *Message, route Route) *result {
 func (s *Sender) captured(m *Message, keepContent bool) *result {
 	r := &result{Status: DeliveryCaptured, Reason: ReasonCaptured, Provider: captureProvider, Tried: true,
 		Explanation: "Kept here instead of sent, because APP_ENV is not production."}
+	if m.Channel == ChannelPush {
+		r.Explanation += " To let the devices of this person get theirs, put the person's e-mail address into SEND_ONLY_TO."
+	}
 	if keepContent {
 		rendered := mustJSON(renderedView(m))
 		r.Rendered = &rendered
