@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/groundworkhq/groundwork/bench/process"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
@@ -83,4 +85,52 @@ func TestWebPushInTheBrowser(t *testing.T) {
 	require.Equal(t, 2, service.Total(), "Ana's two messages; Bo's was kept, as APP_ENV is local")
 	require.NotContains(t, server.console.String(), browsers[0].Endpoint[len(browsers[0].Endpoint)-10:])
 	require.FileExists(t, filepath.Join(dir, "groundwork.key"))
+}
+
+// The key pair is made once: it outlives a kill, and is neither replaced nor lost
+// when the server is started with a wrong GROUNDWORK_KEY in between.
+func TestWebPushKeyOutlivesAKill(t *testing.T) {
+	t.Parallel()
+	dir, address := t.TempDir(), freeAddress(t)
+	rootEnv := process.Root()
+	key := func(s *devicesServer) (int, string) {
+		var answer struct{ PublicKey, Message string }
+		res, err := http.Get(s.base + "/api/notifications/webpush-key")
+		require.NoError(t, err)
+		defer res.Body.Close()
+		require.NoError(t, json.NewDecoder(res.Body).Decode(&answer))
+		return res.StatusCode, answer.PublicKey + answer.Message
+	}
+	state := func(s *devicesServer) (state, reason string) {
+		var row struct{ State, StateReason string }
+		root := s.signIn(t, "_superusers", process.RootEmail, process.RootPassword)
+		require.Eventually(t, func() bool {
+			s.call(t, root, http.MethodGet, "/api/collections/notification_providers/records/envwebpush00000", nil, &row)
+			return row.State != ""
+		}, 2*time.Minute, 20*time.Millisecond)
+		return row.State, row.StateReason
+	}
+	server := startDevices(t, dir, address, rootEnv...)
+	status, first := key(server)
+	require.Equal(t, http.StatusOK, status)
+	require.Len(t, first, 87)
+	server.kill()
+
+	server = startDevices(t, dir, address, rootEnv...)
+	_, again := key(server)
+	require.Equal(t, first, again)
+	server.kill()
+
+	wrong := startDevices(t, dir, address, append(rootEnv, "GROUNDWORK_KEY="+strings.Repeat("w", 32))...)
+	require.Eventually(t, func() bool { s, _ := state(wrong); return s == "paused" }, 2*time.Minute, 20*time.Millisecond)
+	_, reason := state(wrong)
+	require.Contains(t, reason, "encrypted with another GROUNDWORK_KEY. Start with the former GROUNDWORK_KEY")
+	status, said := key(wrong)
+	require.Equal(t, []any{http.StatusServiceUnavailable, "Web Push cannot be used at the moment; try again later."}, []any{status, said})
+	wrong.kill()
+
+	server = startDevices(t, dir, address, rootEnv...)
+	_, again = key(server)
+	require.Equal(t, first, again)
+	require.Eventually(t, func() bool { s, _ := state(server); return s == "ok" }, 2*time.Minute, 20*time.Millisecond)
 }

@@ -21,9 +21,10 @@ const (
 	startInFlight = 8
 	maxInFlight   = 200
 
-	// sendTimeout is how long one push service may take. It is short: whoever is
-	// signed in can name a server that never answers.
-	sendTimeout = 15 * time.Second
+	// sendTimeout is how long one of the big push services may take, and
+	// strangerTimeout any other: whoever is signed in can name one that never answers.
+	sendTimeout     = 15 * time.Second
+	strangerTimeout = 5 * time.Second
 
 	// maxAnswer is far above any answer that is understood here.
 	maxAnswer = 4 << 10
@@ -44,6 +45,7 @@ type Provider struct {
 	privateHosts    []string
 	transport       *http.Transport
 	client          *http.Client
+	silent          silentServers
 	now             func() time.Time
 }
 
@@ -142,16 +144,26 @@ func (p *Provider) Send(ctx context.Context, m *notifications.Message) notificat
 	if ctx.Err() != nil {
 		return calledOff
 	}
+	timeout := sendTimeout
+	if !p.isBelieved(r.origin) {
+		if rest := p.silent.rest(r.origin.Host, p.now()); rest > 0 {
+			return retry("", rest, "The push service of this browser took a message a while ago and did not answer; it is tried again later.")
+		}
+		timeout = strangerTimeout
+	}
 	c := &courier{client: p.client}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	sendCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	resp, err := webpush.SendNotificationWithContext(ctx, r.body, &r.subscription, &webpush.Options{
+	resp, err := webpush.SendNotificationWithContext(sendCtx, r.body, &r.subscription, &webpush.Options{
 		HTTPClient: c, RecordSize: uint32(r.size), TTL: r.ttl, Urgency: r.urgency, Topic: r.topic,
 		// The library puts mailto: before what does not begin with https:.
 		Subscriber:     strings.TrimPrefix(p.subject, "mailto:"),
 		VAPIDPublicKey: p.public, VAPIDPrivateKey: p.private,
 	})
 	if err != nil {
+		if c.left.Load() && ctx.Err() == nil && !p.isBelieved(r.origin) {
+			p.silent.add(r.origin.Host, p.now())
+		}
 		return p.unanswered(ctx, c, r, err)
 	}
 	defer resp.Body.Close()

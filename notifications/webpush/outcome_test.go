@@ -150,6 +150,45 @@ func TestClockThatIsOff(t *testing.T) {
 	require.Contains(t, o.Explanation, "clock is off by 30h0m0s, set it right")
 }
 
+// A server of somebody's own that takes messages and does not answer is left alone
+// for a while; one of the big ones, and an answer that was not waited for, is not.
+func TestServersThatDoNotAnswer(t *testing.T) {
+	t.Parallel()
+	x := newPeer(t, providertest.WebPushOptions{})
+	x.service.All(providertest.WebPushScript{Fault: providertest.WebPushReset})
+	for n := range 2 {
+		require.Equal(t, notifications.Ambiguous, x.Send(t.Context(), message(x.browser(n).JSON(), "hello")).Kind, "the listed one")
+	}
+	webpush.Stand(x.Provider, x.elsewhere(t))
+	stranger := func(n int, host string) string {
+		return strings.Replace(x.browser(n).JSON(), x.service.Addr(), host, 1)
+	}
+
+	x.service.All(providertest.WebPushScript{Hold: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_ = x.service.Await(t.Context(), x.browser(9), 1)
+		cancel()
+	}()
+	require.Equal(t, notifications.Ambiguous, x.Send(ctx, message(stranger(9, "push.example.com"), "hello")).Kind, "called off here")
+
+	x.service.All(providertest.WebPushScript{Fault: providertest.WebPushReset})
+	before := x.service.Total()
+	require.Equal(t, notifications.Ambiguous, x.Send(t.Context(), message(stranger(1, "push.example.com"), "hello")).Kind)
+	for n := range 3 {
+		o := x.Send(t.Context(), message(stranger(n, "push.example.com"), "hello"))
+		require.Equal(t, notifications.Retry, o.Kind, o.Explanation)
+		require.False(t, o.ProviderDown)
+		require.InDelta(t, 5*time.Minute, o.RetryAfter, float64(time.Minute))
+	}
+	require.Equal(t, before+1, x.service.Total())
+	require.Equal(t, notifications.Ambiguous, x.Send(t.Context(), message(stranger(1, "other.example.com"), "hello")).Kind, "another one")
+
+	x.service.All(providertest.WebPushScript{})
+	webpush.SetClock(x.Provider, func() time.Time { return time.Now().Add(6 * time.Minute) })
+	require.Equal(t, notifications.Accepted, x.Send(t.Context(), message(stranger(1, "push.example.com"), "hello")).Kind)
+}
+
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2031, 5, 4, 10, 0, 0, 0, time.UTC)
