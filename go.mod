@@ -7,6 +7,7 @@ toolchain go1.27.4
 require (
 	firebase.google.com/go/v4 v4.19.0
 	github.com/Masterminds/semver/v3 v3.5.0
+	github.com/SherClockHolmes/webpush-go v1.4.0
 	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6
 	github.com/emersion/go-smtp v0.25.1
 	github.com/getkin/kin-openapi v0.153.0

@@ -86,8 +86,8 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 				ok++
 			}
 		}
-		return ok == 5
-	}, 30*time.Second, 20*time.Millisecond, "five providers work: %v", providers.Items)
+		return ok == 6
+	}, 30*time.Second, 20*time.Millisecond, "five providers of the variables work, and the built-in one of Web Push: %v", providers.Items)
 	provider := map[string]string{}
 	for _, p := range providers.Items {
 		provider[p.Channel] = p.ID

@@ -25,6 +25,9 @@ func (g *groundwork) bindBanner() {
 				EnvStaging:    "messages are kept in notification_deliveries, but for the addresses in SEND_ONLY_TO",
 				EnvProduction: "messages are sent",
 			}[g.cfg.Env]
+			if g.cfg.Env == EnvLocal && len(g.cfg.SendOnlyTo) > 0 {
+				means = "messages are kept in notification_deliveries to read, but for the addresses in SEND_ONLY_TO"
+			}
 			fmt.Fprintf(g.cfg.Console, "\nGroundwork is running.\n  Page       %s/\n  Dashboard  %s/_/\n  APP_ENV    %s (%s)\n", base, base, g.cfg.Env, means)
 			return nil
 		}})

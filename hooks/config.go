@@ -31,7 +31,8 @@ type Config struct {
 	Env Environment
 
 	// SendOnlyTo lists the addresses that are really sent to outside
-	// production (SEND_ONLY_TO). Empty means nobody.
+	// production (SEND_ONLY_TO). For push these are the e-mail addresses of the
+	// people whose devices they are. Empty means nobody.
 	SendOnlyTo []string
 
 	// UsersCollection is the id or name of the auth collection that holds the
@@ -47,6 +48,15 @@ type Config struct {
 	// notification_providers as source "environment" and win over rows made in
 	// the dashboard.
 	Providers []notifications.ProviderConfig
+
+	// WebPushSubject is WEBPUSH_SUBJECT: how push services reach whoever runs this
+	// server, as mailto:… or https://…. Empty means the sender address of the mail
+	// settings.
+	WebPushSubject string
+
+	// WebPushPrivateHosts is WEBPUSH_PRIVATE_HOSTS: the only push services, as
+	// "host" or "host:port", that may lie in a private network.
+	WebPushPrivateHosts []string
 
 	// SuperuserEmail and SuperuserPassword make the first superuser when there
 	// is none yet. Both or neither.

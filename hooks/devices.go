@@ -117,6 +117,7 @@ func (g *groundwork) bindDevices() {
 	app.OnRecordValidate(collection).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.devices.validate", Func: func(e *core.RecordEvent) error {
 			problems := normalizeDevice(e.Record)
+			g.checkPushEndpoint(e.Record, problems)
 			// PocketBase's own checks too, so that an answer has all that is wrong.
 			if err := e.Next(); err != nil {
 				var theirs validation.Errors
@@ -499,9 +500,6 @@ func tokenHash(token string) string {
 
 // maskDeviceToken keeps what tells two devices apart in a log.
 func maskDeviceToken(token string) string {
-	if address := deviceAddress(token); address != token {
-		token = strings.TrimSuffix(address, `"`) // the end of the endpoint, not of a key
-	}
 	return notifications.MaskAddress(notifications.ChannelPush, token)
 }
 

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/pocketbase/pocketbase/core"
 
@@ -26,6 +27,7 @@ type groundwork struct {
 	limits    *limits
 	sender    *notifications.Sender // nil before the bootstrap
 	sending   bool                  // the sender was started
+	subject   atomic.Value          // a string: Web Push's, as it was set last
 }
 
 // Register adds all of Groundwork to app. Call it before app.Start, once per
@@ -60,6 +62,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindRequestIDs()
 	g.bindLogs()
 	g.bindProviders()
+	g.bindWebPush()
 	g.bindSender()
 	g.bindWebhooks()
 	g.bindNotifications()

@@ -13,16 +13,20 @@ import (
 	"github.com/groundworkhq/groundwork/notifications/email"
 	"github.com/groundworkhq/groundwork/notifications/fcm"
 	"github.com/groundworkhq/groundwork/notifications/sms"
+	"github.com/groundworkhq/groundwork/notifications/webpush"
 )
 
 // factories make the adapters, by the kind of provider.
-var factories = map[notifications.ProviderChannel]notifications.ProviderFactory{
-	notifications.ProviderEmailTransactional: email.New,
-	notifications.ProviderEmailPromotional:   email.New,
-	notifications.ProviderAPNs:               apns.New,
-	notifications.ProviderFCM:                fcm.New,
-	notifications.ProviderSMSTransactional:   sms.NewTransactional,
-	notifications.ProviderSMSPromotional:     sms.NewPromotional,
+func factories(cfg Config) map[notifications.ProviderChannel]notifications.ProviderFactory {
+	return map[notifications.ProviderChannel]notifications.ProviderFactory{
+		notifications.ProviderEmailTransactional: email.New,
+		notifications.ProviderEmailPromotional:   email.New,
+		notifications.ProviderAPNs:               apns.New,
+		notifications.ProviderFCM:                fcm.New,
+		notifications.ProviderWebPush:            webpush.Factory(webpush.Options{PrivateHosts: cfg.WebPushPrivateHosts}),
+		notifications.ProviderSMSTransactional:   sms.NewTransactional,
+		notifications.ProviderSMSPromotional:     sms.NewPromotional,
+	}
 }
 
 // bindProviders builds the registry once the key is known, brings its rows up
@@ -36,7 +40,7 @@ func (g *groundwork) bindProviders() {
 			}
 			if g.providers == nil {
 				g.providers = notifications.NewProviders(notifications.ProvidersOptions{
-					App: app, Factories: factories, Box: g.box, Environment: g.cfg.Providers, Log: g.log,
+					App: app, Factories: factories(g.cfg), Box: g.box, Environment: g.cfg.Providers, Log: g.log,
 					PublicURL: func() string { return publicURL(app) }})
 				g.providers.AddWorkers(g.workers)
 			}

@@ -10,7 +10,7 @@ import (
 
 // publicCSP allows the page its own files and server, and nothing inline. Files
 // that an owner puts into pb_public get none: their pages are theirs.
-const publicCSP = "default-src 'self'; img-src 'self' data: https:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+const publicCSP = "default-src 'self'; img-src 'self' data: https:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 // bindPublic serves Config.Public at the root address, unless the app has a
 // route of its own there.

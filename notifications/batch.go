@@ -175,7 +175,7 @@ func (s *Sender) readPushTargets(ids []string, texts *Compiled) (map[string]*rec
 	defer s.reading.Unlock()
 	people := make(map[string]*recipient, len(ids))
 	for page := range slices.Chunk(ids, readPage) {
-		found, err := findPushTargets(s.app, page, texts)
+		found, err := findPushTargets(s.app, page, texts, s.neededOfPeople()...)
 		if err != nil {
 			return nil, err
 		}

@@ -193,7 +193,7 @@ func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
 		return s.endMail(row, refused)
 	}
 
-	if s.captures(msg) {
+	if s.captures(msg, "") {
 		if s.opts.ShowAccountMails {
 			s.shown.put(id, renderedView(msg))
 		}

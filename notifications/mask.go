@@ -16,10 +16,14 @@ func MaskAddress(channel Channel, address string) string {
 		runes := []rune(local)
 		return string(runes[:min(2, len(runes)/2)]) + "…@" + domain
 	}
-	runes := []rune(address)
 	keep := 4
 	if channel == ChannelPush {
 		keep = 6
+		// Of a browser's subscription the end of its address, and nothing of its keys.
+		if sub, ok := strings.CutPrefix(address, `{"endpoint":"`); ok {
+			address, _, _ = strings.Cut(sub, `"`)
+		}
 	}
+	runes := []rune(address)
 	return "…" + string(runes[max(len(runes)-keep, len(runes)/2):])
 }

@@ -123,13 +123,17 @@ type ProviderConfig struct {
 	// FCM: projectId (empty: the one in the service account), packageName (the only
 	// app it serves; empty: all), endpoint (base URL in place of Google's).
 	//
+	// Web Push: subject (how push services reach the sender: mailto:… or https://…),
+	// publicKey (may be left out: it follows from the private one).
+	//
 	// SMS: accountSid, endpoint (base URL in place of Twilio's).
 	Config map[string]any
 
 	// Secret is the password or key; never logged, never put in an error. E-mail:
 	// the password. APNs: the .p8 file's text, or for a certificate the JSON
 	// {"p12": base64 of the .p12 file, "password": its password}. FCM: the service
-	// account's JSON. SMS: the auth token.
+	// account's JSON. Web Push: the private VAPID key, 32 bytes as base64url. SMS: the
+	// auth token.
 	Secret string
 
 	// PublicURL is the address under which the world reaches this server, such as

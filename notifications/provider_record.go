@@ -201,6 +201,9 @@ func (p *Providers) TakeDelete(txApp core.App, r *core.Record) (after func() err
 	}
 	switch row.source {
 	case SourceEnvironment:
+		if row.channel == ProviderWebPush {
+			return nil, &ElsewhereError{"Web Push is part of this server and cannot be deleted, because browsers have subscribed with its keys: switch it off here."}
+		}
 		return nil, &ElsewhereError{"This provider is set by the environment variables " + environmentVariables(row.channel) +
 			": remove them and restart, or switch it off here."}
 	case SourceSettings:
@@ -299,6 +302,8 @@ func configKeys(ch ProviderChannel) []string {
 		return []string{"keyId", "teamId", "bundleId", "environment", "endpoint"}
 	case ProviderFCM:
 		return []string{"projectId", "packageName", "endpoint"}
+	case ProviderWebPush:
+		return []string{"subject", "publicKey"}
 	default:
 		return nil
 	}
@@ -313,6 +318,8 @@ func configExample(ch ProviderChannel) string {
 		return `{"keyId": "ABC123DEFG", "teamId": "DEF123GHIJ", "bundleId": "com.example.shop"}`
 	case ch == ProviderFCM:
 		return `{"projectId": "my-shop"}`
+	case ch == ProviderWebPush:
+		return `{"subject": "mailto:hello@example.com"}`
 	default:
 		return `{"host": "smtp.example.com", "port": 587}`
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -56,6 +57,42 @@ func settingsProvider(app core.App) (cfg ProviderConfig, ok bool, err error) {
 // tlsOpportunistic is the value of "tls" for PocketBase's mail settings only.
 const tlsOpportunistic = "opportunistic"
 
+// SetEnvironment adds a provider that is set up by this process and not by a row,
+// or replaces the one of its channel. Its row is brought up to date by
+// [Providers.Start] or [Providers.EnvironmentChanged].
+func (p *Providers) SetEnvironment(cfg ProviderConfig) {
+	cfg.ID, cfg.Source = EnvironmentProviderID(cfg.Channel), SourceEnvironment
+	p.envMu.Lock()
+	defer p.envMu.Unlock()
+	p.environment[cfg.ID] = cfg
+}
+
+func (p *Providers) fromEnvironment(id string) (ProviderConfig, bool) {
+	p.envMu.RLock()
+	defer p.envMu.RUnlock()
+	cfg, ok := p.environment[id]
+	return cfg, ok
+}
+
+// EnvironmentChanged follows a [Providers.SetEnvironment] while the app serves: the
+// row is stored and checked. Call it when something is different.
+func (p *Providers) EnvironmentChanged(app core.App, ch ProviderChannel) error {
+	cfg, ok := p.fromEnvironment(EnvironmentProviderID(ch))
+	if !ok || !p.ready(app) {
+		return nil
+	}
+	err := app.RunInTransaction(func(txApp core.App) error {
+		if err := p.upsert(txApp, cfg); err != nil {
+			return err
+		}
+		return p.enqueueCheck(txApp, cfg.ID, false)
+	})
+	if err != nil {
+		return fmt.Errorf("follow the settings of provider %s: %w", cfg.ID, err)
+	}
+	return p.Refresh(app)
+}
+
 // Start brings the rows of the environment and of PocketBase's mail settings up
 // to date and has every enabled provider checked: passwords and certificates
 // change while nobody looks. Call it when the app begins to serve.
@@ -67,7 +104,10 @@ func (p *Providers) Start(app core.App) error {
 		return err
 	}
 	err := app.RunInTransaction(func(txApp core.App) error {
-		for _, cfg := range p.environment {
+		p.envMu.RLock()
+		environment := maps.Clone(p.environment)
+		p.envMu.RUnlock()
+		for _, cfg := range environment {
 			if err := p.upsert(txApp, cfg); err != nil {
 				return err
 			}
@@ -77,7 +117,7 @@ func (p *Providers) Start(app core.App) error {
 			return err
 		}
 		for _, row := range rows {
-			if _, known := p.environment[row.id]; row.source == SourceEnvironment && !known {
+			if _, known := environment[row.id]; row.source == SourceEnvironment && !known {
 				if err := p.remove(txApp, row); err != nil {
 					return err
 				}

@@ -99,9 +99,11 @@ type ProvidersOptions struct {
 // read from the database each time, so that several processes on one folder
 // agree. It is safe for concurrent use.
 type Providers struct {
-	opts        ProvidersOptions
-	app         core.App
-	log         *slog.Logger
+	opts ProvidersOptions
+	app  core.App
+	log  *slog.Logger
+
+	envMu       sync.RWMutex
 	environment map[string]ProviderConfig // by row id
 
 	mu       sync.Mutex
@@ -157,8 +159,7 @@ func NewProviders(opts ProvidersOptions) *Providers {
 	p := &Providers{opts: opts, app: opts.App, log: opts.Log, environment: map[string]ProviderConfig{},
 		live: map[lane]*liveProvider{}, replaced: map[string][]*Gate{}}
 	for _, cfg := range opts.Environment {
-		cfg.ID, cfg.Source = EnvironmentProviderID(cfg.Channel), SourceEnvironment
-		p.environment[cfg.ID] = cfg
+		p.SetEnvironment(cfg)
 	}
 	return p
 }
@@ -545,6 +546,9 @@ func (row *providerRow) sentence(sentence string) string {
 	case SourceEnvironment:
 		hint = "It is set by the environment variables " + environmentVariables(row.channel) + ": change them and restart."
 	}
+	if row.source == SourceEnvironment && row.channel == ProviderWebPush {
+		hint = "Its keys were made by this server; WEBPUSH_SUBJECT and WEBPUSH_PRIVATE_HOSTS are read at the start."
+	}
 	if hint == "" || strings.Contains(sentence, hint) {
 		return sentence
 	}
@@ -724,7 +728,7 @@ func servedBy(rows []*providerRow, ch ProviderChannel) []ProviderChannel {
 func (p *Providers) config(app core.App, row *providerRow) (ProviderConfig, error) {
 	switch row.source {
 	case SourceEnvironment:
-		cfg, ok := p.environment[row.id]
+		cfg, ok := p.fromEnvironment(row.id)
 		if !ok {
 			return cfg, plainError("This provider was set by environment variables that this process does not have.")
 		}

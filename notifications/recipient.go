@@ -120,12 +120,12 @@ func (c *peopleColumns) recipient() *recipient {
 // with their active devices: one reading in place of two. It reads on the
 // writer's connection, whose page cache stays warm: each commit empties those of
 // all others, and a broadcast commits all the time.
-func findPushTargets(app core.App, ids []string, texts *Compiled) (map[string]*recipient, error) {
+func findPushTargets(app core.App, ids []string, texts *Compiled, besides ...string) (map[string]*recipient, error) {
 	users, err := UsersCollection(app)
 	if err != nil {
 		return nil, err
 	}
-	columns := newPeopleColumns(users, texts)
+	columns := newPeopleColumns(users, texts, besides...)
 	if columns == nil {
 		return findWholePushTargets(app, users, ids)
 	}

@@ -36,7 +36,8 @@ type SenderOptions struct {
 	Sealed SealedStore
 
 	// CaptureAll is true outside production: messages are kept instead of sent,
-	// but for the addresses in SendOnlyTo.
+	// but for the addresses in SendOnlyTo. For push these are the e-mail addresses of
+	// the people.
 	CaptureAll bool
 	SendOnlyTo []string
 
@@ -615,6 +616,7 @@ type item struct {
 	snapshot *Snapshot // nil for an account mail
 	read     time.Time // when its person, target and opt-outs were read
 	finding  finding   // of a second look
+	email    string    // the person's; always known only where [SenderOptions.SendOnlyTo] counts
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
@@ -670,7 +672,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, snapshot: &snapshot, read: read}
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read}
 		if !row.read.IsZero() {
 			it.read = row.read
 		}
@@ -866,9 +868,23 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 	return blocked, nil
 }
 
-// captures says whether a message stays here.
-func (s *Sender) captures(m *Message) bool {
-	return s.opts.CaptureAll && (!s.sendOnly[strings.ToLower(m.Target.Address)] || m.Channel == ChannelSMS && m.Kind == KindPromotional)
+// captures says whether a message stays here. Nobody can write down the token of a
+// device, so that for push the person's e-mail address counts.
+func (s *Sender) captures(m *Message, email string) bool {
+	address := m.Target.Address
+	if m.Channel == ChannelPush {
+		address = email
+	}
+	return s.opts.CaptureAll && (!s.sendOnly[strings.ToLower(address)] || m.Channel == ChannelSMS && m.Kind == KindPromotional)
+}
+
+// neededOfPeople are the fields of people that sending a push needs besides those
+// that its texts name.
+func (s *Sender) neededOfPeople() []string {
+	if s.opts.CaptureAll && len(s.sendOnly) > 0 {
+		return []string{core.FieldNameEmail}
+	}
+	return nil
 }
 
 // providerChannel is the one kind of provider that may send a message.
@@ -900,7 +916,7 @@ func (s *Sender) handOverAll(ctx context.Context, items []item, stored *sync.Wai
 		switch {
 		case refused != nil:
 			s.ledger.finish(it.row, refused, stored)
-		case s.captures(it.msg):
+		case s.captures(it.msg, it.email):
 			s.ledger.finish(it.row, s.captured(it.msg, true), stored)
 		default:
 			byRoute[it.route] = append(byRoute[it.route], it)
@@ -1086,6 +1102,10 @@ func noProviderResult(m *Message, route Route) *result {
 		sentence = fmt.Sprintf("No sender for %s SMS is set up: add a provider of the channel %s in notification_providers, or set TWILIO_%s_SENDER. The other SMS sender never steps in.",
 			m.Kind, route.Channel, strings.ToUpper(string(m.Kind)))
 	case ProviderAPNs, ProviderFCM, ProviderWebPush:
+		if route.Channel == ProviderWebPush {
+			sentence = "Web Push is switched off: switch its provider on in notification_providers."
+			break
+		}
 		sentence = fmt.Sprintf("Nothing is set up to push to this device: add a provider of the channel %s in notification_providers.", route.Channel)
 		if route.App != "" {
 			sentence = fmt.Sprintf("Nothing is set up to push to the app %s: add a provider of the channel %s for it in notification_providers.", route.App, route.Channel)
@@ -1098,6 +1118,9 @@ func noProviderResult(m *Message, route Route) *result {
 func (s *Sender) captured(m *Message, keepContent bool) *result {
 	r := &result{Status: DeliveryCaptured, Reason: ReasonCaptured, Provider: captureProvider, Tried: true,
 		Explanation: "Kept here instead of sent, because APP_ENV is not production."}
+	if m.Channel == ChannelPush {
+		r.Explanation += " To let the devices of this person get theirs, put the person's e-mail address into SEND_ONLY_TO."
+	}
 	if keepContent {
 		rendered := mustJSON(renderedView(m))
 		r.Rendered = &rendered

@@ -1,5 +1,8 @@
 // A small client of a Groundwork server, made with the stock PocketBase SDK:
-// sign up, an inbox in realtime, a version check. Take it as a start.
+// sign up, an inbox in realtime, messages while the page is closed, a version
+// check. Take it as a start.
+
+import { pushButton } from "./push.js";
 
 const $ = (id) => document.getElementById(id);
 const appVersion = document.querySelector('meta[name="app-version"]').content;
@@ -57,6 +60,7 @@ function anchor(href, text) {
 function start(pb) {
   pb.autoCancellation(false);
   let messages = new Map();
+  const push = pushButton(pb, notice);
 
   const render = () => {
     const member = pb.authStore.isValid;
@@ -138,6 +142,7 @@ function start(pb) {
   const open = async () => {
     render();
     if (!pb.authStore.isValid) return;
+    push.show();
     try {
       // Subscribe first, then list: nothing falls in between. After a lost
       // connection the list tells what came meanwhile.
@@ -205,6 +210,9 @@ function start(pb) {
   });
 
   $("out").addEventListener("click", async () => {
+    $("out").disabled = true;
+    await push.forget(); // while it is known who is signed in
+    $("out").disabled = false;
     pb.authStore.clear();
     messages = new Map();
     notice("");

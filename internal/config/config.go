@@ -30,6 +30,7 @@ type Values struct {
 	// TrustedProxies is TRUSTED_PROXIES: the networks whose word about a client's
 	// address is taken. Nil: not set.
 	TrustedProxies []netip.Prefix
+	WebPush        WebPush
 }
 
 // SMTP is one mail server.
@@ -73,8 +74,8 @@ var names = func() []string {
 		"APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC", "APNS_ENVIRONMENT", "APNS_ENDPOINT",
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
-		"WEBPUSH_SUBJECT",
 		"REDIS_URL", "TRUSTED_PROXIES",
+		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -158,6 +159,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.PromotionalSMTP = r.smtp("PROMOTIONAL_SMTP_")
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
+	v.WebPush = r.webPush()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

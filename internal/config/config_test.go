@@ -68,6 +68,12 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 		{[]string{"SEND_ONLY_TO=nobody"}, []string{"neither an e-mail address nor a phone number"}},
 		{[]string{"TWILIO_ENDPOINT=localhost"}, []string{"TWILIO_ENDPOINT is"}},
 		{[]string{"APNS_ENVIRONMENT=prod"}, []string{"APNS_ENVIRONMENT is"}},
+		{[]string{"WEBPUSH_SUBJECT=me"}, []string{`WEBPUSH_SUBJECT is "me". It tells push services how to reach you: use mailto:hello@example.com`}},
+		{[]string{"WEBPUSH_SUBJECT=http://example.com"}, []string{"WEBPUSH_SUBJECT is"}},
+		{[]string{"WEBPUSH_SUBJECT=mailto:"}, []string{"WEBPUSH_SUBJECT is"}},
+		{[]string{"WEBPUSH_PRIVATE_HOSTS=https://10.0.0.7"}, []string{`WEBPUSH_PRIVATE_HOSTS has "https://10.0.0.7", which is not a host such as`}},
+		{[]string{"WEBPUSH_PRIVATE_HOSTS=10.0.0.7/x, a b,:8443"}, []string{"WEBPUSH_PRIVATE_HOSTS has", "WEBPUSH_PRIVATE_HOSTS has", "WEBPUSH_PRIVATE_HOSTS has"}},
+		{[]string{"WEBPUSH_SUBJEKT=x"}, []string{"Did you mean WEBPUSH_SUBJECT?"}},
 	} {
 		t.Run(strings.Join(tc.env, " "), func(t *testing.T) {
 			t.Parallel()
@@ -145,4 +151,17 @@ func TestAFileThatNeverEndsIsRefused(t *testing.T) {
 	require.NoError(t, os.Truncate(path, maxSecret))
 	_, err = readSecret(path)
 	require.NoError(t, err)
+}
+
+func TestWebPush(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{"": "", " hello@example.com ": "mailto:hello@example.com", "mailto:hello@example.com": "mailto:hello@example.com",
+		"https://example.com/contact": "https://example.com/contact"} {
+		v, err := read("WEBPUSH_SUBJECT=" + given)
+		require.NoError(t, err)
+		require.Equal(t, WebPush{Subject: want}, v.WebPush)
+	}
+	v, err := read("WEBPUSH_PRIVATE_HOSTS=push.intranet.example.com, 10.0.0.7:8443,[fd00::7]:8443 ,")
+	require.NoError(t, err)
+	require.Equal(t, []string{"push.intranet.example.com", "10.0.0.7:8443", "[fd00::7]:8443"}, v.WebPush.PrivateHosts)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -27,6 +28,12 @@ type FCM struct {
 type Twilio struct {
 	AccountSID, AuthToken, Endpoint string
 	Transactional, Promotional      string
+}
+
+// WebPush is sent to browsers; it needs no account and no variable.
+type WebPush struct {
+	Subject      string   // mailto:… or https://…; empty: from the mail settings
+	PrivateHosts []string // host or host:port
 }
 
 var (
@@ -144,4 +151,34 @@ func (r *reader) twilio() *Twilio {
 		r.problem("TWILIO_TRANSACTIONAL_SENDER and TWILIO_PROMOTIONAL_SENDER are the same: a STOP to an offer would block codes too. Use two different senders.")
 	}
 	return t
+}
+
+func (r *reader) webPush() (w WebPush) {
+	subject := strings.TrimSpace(r.get("WEBPUSH_SUBJECT"))
+	if isAddress(subject) {
+		subject = "mailto:" + subject
+	}
+	u, err := url.Parse(subject)
+	switch address, isMail := strings.CutPrefix(subject, "mailto:"); {
+	case subject == "":
+	case isMail && isAddress(address), err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil:
+		w.Subject = subject
+	default:
+		r.problem("WEBPUSH_SUBJECT is %q. It tells push services how to reach you: use mailto:hello@example.com or https://example.com with your own domain.", subject)
+	}
+	for _, host := range strings.Split(r.get("WEBPUSH_PRIVATE_HOSTS"), ",") {
+		if host = strings.TrimSpace(host); host == "" {
+			continue
+		}
+		name := host
+		if h, port, err := net.SplitHostPort(host); err == nil && port != "" {
+			name = h
+		}
+		if u, err := url.Parse("https://" + host); err != nil || u.Hostname() == "" || u.Host != host || name == "" {
+			r.problem("WEBPUSH_PRIVATE_HOSTS has %q, which is not a host such as push.intranet.example.com or 10.0.0.7:8443. Write no https:// and no path, and separate hosts with commas.", host)
+			continue
+		}
+		w.PrivateHosts = append(w.PrivateHosts, host)
+	}
+	return w
 }
