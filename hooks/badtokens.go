@@ -161,7 +161,7 @@ func badTokenIsNone(e *core.RequestEvent) bool {
 			return true
 		}
 	}
-	if slices.Contains([]string{"/_", "/api/realtime", "/api/health", "/api/version-check"}, path) {
+	if slices.Contains([]string{"/_", "/api/realtime", "/api/health", "/api/version-check", "/api/notifications/webpush-key"}, path) {
 		return true
 	}
 	// The static files: they are the same for everybody.
