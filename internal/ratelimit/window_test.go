@@ -168,7 +168,7 @@ func TestAFloodOfKeysIsBounded(t *testing.T) {
 	require.LessOrEqual(t, passed, keys+shards*sharedPerShard*w.Limit, "what has no counter of its own shares one")
 	require.False(t, l.memory.take(victim, w).OK, "no flood gives somebody their tries back")
 
-	now += int64(w.Length) + 1
+	now += int64(w.Length) + int64(time.Second)
 	require.True(t, l.memory.take(l.Key("rule", "later"), w).OK)
 	for i := range 20_000 {
 		require.True(t, l.memory.take(l.Key("rule", fmt.Sprint("new", i)), w).OK)
