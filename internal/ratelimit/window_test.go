@@ -174,3 +174,18 @@ func TestAFloodOfKeysIsBounded(t *testing.T) {
 		require.True(t, l.memory.take(l.Key("rule", fmt.Sprint("new", i)), w).OK)
 	}
 }
+
+// An arrival late in a step counts as long as one early in it, at least.
+func TestStepsNeverForgetTooEarly(t *testing.T) {
+	t.Parallel()
+	w := Window{Limit: 100, Length: 6400 * time.Millisecond} // steps of 100 ms
+	m, now := newTestMemory(DefaultMemory)
+	*now = int64(99 * time.Millisecond)
+	for range 100 {
+		require.True(t, m.take(Key{}, w).OK)
+	}
+	*now += int64(w.Length)
+	require.False(t, m.take(Key{}, w).OK)
+	*now += int64(time.Millisecond) + 1
+	require.True(t, m.take(Key{}, w).OK)
+}
