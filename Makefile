@@ -90,6 +90,9 @@ bench: build ## Print the benchmarks' ratios
 	go run ./bench/send -binary ./$(BIN)
 	go run ./bench/welcome -binary ./$(BIN) -kills 0
 	go run ./bench/account-mails -binary ./$(BIN)
+	go run ./bench/throttle -binary ./$(BIN)
+	go run ./bench/flood -binary ./$(BIN)
+	go run ./bench/guess -binary ./$(BIN)
 
 .PHONY: clean
 clean: ## Remove what was built (not pb_data)

@@ -346,6 +346,18 @@ func addMissingOurs(e *core.CollectionsImportRequestEvent) error {
 }
 
 func followRename(txApp core.App, before, after string) error {
+	// A limit names collections in its routes.
+	if limits, err := txApp.FindCollectionByNameOrId(ratelimit.Collection); err == nil {
+		table := limits.Name
+		if table == after {
+			table = before
+		}
+		_, err = txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[route]] = replace([[route]], {:before}, {:after}) WHERE instr([[route]], {:before}) > 0").
+			Bind(dbx.Params{"before": "/api/collections/" + before + "/", "after": "/api/collections/" + after + "/"}).Execute()
+		if err != nil {
+			return fmt.Errorf("tell %s about the new name of collection %s: %w", table, before, err)
+		}
+	}
 	for _, ref := range []struct{ collection, field string }{
 		{notifications.CollectionTriggers, "collection"},
 		{notifications.CollectionTemplates, "dataFrom"},

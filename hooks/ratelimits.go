@@ -145,7 +145,8 @@ func (l *limits) limit(e *core.RequestEvent) error {
 	}
 	var room [8]*ratelimit.Rule
 	rules := table.Match(e.App, ratelimit.OfRequest(e.Request), room[:0])
-	if len(rules) == 0 || (e.HasSuperuserAuth() && !isSignIn(e.Request.Pattern)) {
+	sendsCode := isCodeRequest(e.Request.Pattern)
+	if len(rules) == 0 && !sendsCode || e.HasSuperuserAuth() && !isSignIn(e.Request.Pattern) {
 		return e.Next()
 	}
 	kept := rules[:0]
@@ -156,6 +157,8 @@ func (l *limits) limit(e *core.RequestEvent) error {
 		}
 	}
 	switch {
+	case sendsCode:
+		return answered(l.limitBy(e, kept))
 	case len(kept) == 0:
 		return e.Next()
 	case len(kept) == 1 && !kept[0].NeedsBody() && !kept[0].Failures:
@@ -181,7 +184,8 @@ func (l *limits) takeOne(e *core.RequestEvent, rule *ratelimit.Rule) error {
 
 func (l *limits) limitBy(e *core.RequestEvent, rules []*ratelimit.Rule) error {
 	t := &taking{limits: l, event: e, network: l.network(e)}
-	needBody, needSettling := false, false
+	// Whom a code is about is remembered even where no rule limits its requests.
+	needBody, needSettling := isCodeRequest(e.Request.Pattern), false
 	for _, rule := range rules {
 		if rule.NeedsBody() {
 			needBody = true
@@ -338,19 +342,33 @@ const (
 )
 
 // authAction is the last part of a route of an auth collection, such as
-// auth-with-otp; empty for others.
-func authAction(pattern string) string {
-	action, ok := strings.CutPrefix(pattern, http.MethodPost+" /api/collections/{collection}/")
-	if !ok || strings.Contains(action, "/") || action == "records" {
-		return ""
+// auth-with-otp, and the name under which the route has the collection; both are
+// empty for others.
+func authAction(pattern string) (action, collection string) {
+	rest, ok := strings.CutPrefix(pattern, http.MethodPost+" /api/collections/{")
+	if !ok {
+		return "", ""
 	}
-	return action
+	collection, action, ok = strings.Cut(rest, "}/")
+	if !ok || strings.Contains(action, "/") || action == "records" {
+		return "", ""
+	}
+	return action, collection
+}
+
+// isCodeRequest says whether a route sends a code and answers with its id.
+func isCodeRequest(pattern string) bool {
+	switch action, _ := authAction(pattern); action {
+	case "request-otp", "request-phone-otp", "request-phone-verification":
+		return true
+	}
+	return false
 }
 
 // isSignIn says whether a route takes the place of a password or asks for what
 // does: superusers are limited there too.
 func isSignIn(pattern string) bool {
-	switch authAction(pattern) {
+	switch action, _ := authAction(pattern); action {
 	case "auth-with-password", "auth-with-otp", "auth-with-oauth2", "request-otp", "request-phone-otp":
 		return true
 	}

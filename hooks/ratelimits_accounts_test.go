@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
 )
 
 const (
@@ -378,6 +379,37 @@ func TestNobodyIsLikeSomebody(t *testing.T) {
 	require.Contains(t, somebody[7+5], "429")
 	require.Contains(t, somebody[7+8+9], "400")
 	require.Contains(t, somebody[7+8+10], "429")
+}
+
+// Codes for nobody share one counter even where nothing limits asking for them.
+func TestNobodyIsLikeSomebodyWithoutALimitOnCodes(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	app.User("somebody@example.com")
+	root := app.Token(app.Superuser("root@example.com"))
+	require.Equal(t, http.StatusOK, app.Send(http.MethodPatch, limitsPath+"/gwlimitmailcode", map[string]any{"enabled": false}, root).Status)
+	for offset, email := range map[int]string{0: "somebody@example.com", 100: "nobody@example.com"} {
+		var answers []int
+		for i := range 7 {
+			id := app.post(address(offset+i), "/api/collections/users/request-otp", map[string]any{"email": email}).JSON(t)["otpId"]
+			answers = append(answers, app.post(address(offset+50+i), otpPath, map[string]any{"otpId": id, "password": "000000"}).Status)
+		}
+		require.Equal(t, []int{400, 400, 400, 400, 400, 429, 429}, answers, email)
+	}
+}
+
+func TestARuleFollowsARenamedCollection(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	id := rule(t, app.App, root, map[string]any{"route": "GET /api/collections/users/records", "limit": 1, "audience": "guest"})
+	users, err := app.FindCollectionByNameOrId("users")
+	require.NoError(t, err)
+	users.Name = "people"
+	require.NoError(t, app.Save(users))
+	r, err := app.FindRecordById(ratelimit.Collection, id)
+	require.NoError(t, err)
+	require.Equal(t, "GET /api/collections/people/records", r.GetString("route"))
 }
 
 func TestRulesByAFieldOfTheBody(t *testing.T) {

@@ -34,8 +34,7 @@ func (t *taking) takeCode(s *subject) error {
 
 // handle runs the handler of a request about an account.
 func (l *limits) handle(e *core.RequestEvent, s *subject) error {
-	switch authAction(e.Request.Pattern) {
-	case "request-otp", "request-phone-otp", "request-phone-verification":
+	if isCodeRequest(e.Request.Pattern) {
 		return l.handleCodeRequest(e, s)
 	}
 	if !s.codeSlot.OK {

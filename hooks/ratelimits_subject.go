@@ -126,11 +126,11 @@ func (s *subject) count(rule *ratelimit.Rule) (ratelimit.Count, error) {
 // and one that does not.
 func (s *subject) resolve() error {
 	e := s.event
-	action := authAction(e.Request.Pattern)
+	action, part := authAction(e.Request.Pattern)
 	if action == "" {
 		return nil
 	}
-	collection, err := e.App.FindCachedCollectionByNameOrId(e.Request.PathValue("collection"))
+	collection, err := e.App.FindCachedCollectionByNameOrId(e.Request.PathValue(part))
 	if err != nil || !collection.IsAuth() {
 		return nil // the handler answers 404
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,18 @@ func TestReadTheUsual(t *testing.T) {
 	require.Equal(t, "from-a-file", v.SuperuserPassword)
 	require.Equal(t, []string{"a@example.com", "+15005550006"}, v.SendOnlyTo)
 	require.Nil(t, v.PromotionalSMTP)
+
+	v, err = read("REDIS_URL_FILE=/run/secrets/pass", "REDIS_URL=")
+	require.ErrorContains(t, err, "REDIS_URL cannot be read")
+	require.NotContains(t, err.Error(), "from-a-file")
+	require.Empty(t, v.Redis)
+	v, err = read("REDIS_URL=rediss://:secret@cache.example.com:6379/1", "TRUSTED_PROXIES=10.1.2.3/8, 2001:db8::1,::ffff:192.0.2.1", "REDIS_PORT_6379_TCP=x")
+	require.NoError(t, err)
+	require.Equal(t, "rediss://:secret@cache.example.com:6379/1", v.Redis)
+	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("192.0.2.1/32")}, v.TrustedProxies)
+	v, err = read("TRUSTED_PROXIES=*")
+	require.NoError(t, err)
+	require.Len(t, v.TrustedProxies, 2)
 }
 
 func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
@@ -49,6 +62,10 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 	}{
 		{[]string{"APP_ENV=prod"}, []string{`APP_ENV is "prod". Use one of: local, staging, production. Did you mean production?`}},
 		{[]string{"APP_ENV=production"}, []string{"GROUNDWORK_KEY is missing"}},
+		{[]string{"REDIS_URL=cache.example.com:6379"}, []string{"REDIS_URL cannot be read: write redis://"}},
+		{[]string{"REDIS_URL=redis://"}, []string{"REDIS_URL names no host"}},
+		{[]string{"REDIS_URL=redis://:se%ret@cache.example.com"}, []string{"Percent-encode special characters"}},
+		{[]string{"TRUSTED_PROXIES=10.0.0.0/8, proxy"}, []string{`TRUSTED_PROXIES has "proxy"`}},
 		{[]string{"GROUNDWORK_KEY=short"}, []string{"GROUNDWORK_KEY has 5 characters"}},
 		{[]string{"GROUNDWORK_KEY="}, []string{"GROUNDWORK_KEY is empty"}},
 		{[]string{"SMTP_HOST=mail.example.com"}, []string{"SMTP_FROM is missing"}},

@@ -42,7 +42,8 @@ type shard struct {
 	entries map[Key]*entry
 	shared  map[sharedKey]*entry
 	bytes   int64
-	sweepAt int64 // bytes at which to look for what no longer counts
+	sweepAt int64 // bytes at which to look for what no longer counts,
+	sweptAt int64 // and when that was done last
 	_       [64]byte
 }
 
@@ -110,9 +111,9 @@ func (m *memory) change(key Key, w Window, at int64, again bool) {
 
 // open returns a counter for a key that has none.
 func (s *shard) open(key Key, w Window, now, budget int64) *entry {
-	if s.bytes+entryBytes > max(s.sweepAt, budget/8) {
+	if need := s.bytes + entryBytes; need > max(s.sweepAt, budget/8) && (need <= budget || now-s.sweptAt > int64(time.Second)) {
 		s.sweep(now)
-		s.sweepAt = min(2*s.bytes, budget)
+		s.sweepAt, s.sweptAt = min(2*s.bytes, budget), now
 	}
 	if s.bytes+entryBytes <= budget {
 		e := &entry{}

@@ -240,7 +240,7 @@ func (p *plan) actual(app core.App, target *Target) (parts []string, collection 
 		}
 		name := strings.Trim(part, "{}")
 		parts[i] = target.value(name)
-		if name == "collection" && i == 2 {
+		if i == 2 && parts[0] == "api" && parts[1] == "collections" {
 			if c, err := app.FindCachedCollectionByNameOrId(parts[i]); err == nil {
 				collection = [2]string{c.Name, c.Id}
 			}

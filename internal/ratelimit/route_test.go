@@ -48,6 +48,7 @@ func TestRoutes(t *testing.T) {
 		{"/*", "/", "GET", nil, "/anything/else", true},
 		{"GET /_/*", "GET /_/{path...}", "GET", map[string]string{"path": "a/b"}, "/_/a/b", true},
 		{"GET /_/a/*", "GET /_/{path...}", "GET", map[string]string{"path": "b/c"}, "/_/b/c", false},
+		{"POST /api/collections/users/request-phone-otp", "POST /api/collections/{auth}/request-phone-otp", "POST", map[string]string{"auth": "_pb_users_auth_"}, "", true},
 		{"DELETE /own", "/own", "GET", nil, "", false},
 		{"GET /own", "/own", "HEAD", nil, "", true},
 		{"GET /own", "/own", "GET", nil, "", true},

@@ -168,9 +168,24 @@ func TestAFloodOfKeysIsBounded(t *testing.T) {
 	require.LessOrEqual(t, passed, keys+shards*sharedPerShard*w.Limit, "what has no counter of its own shares one")
 	require.False(t, l.memory.take(victim, w).OK, "no flood gives somebody their tries back")
 
-	now += int64(w.Length) + 1
+	now += int64(w.Length) + int64(time.Second)
 	require.True(t, l.memory.take(l.Key("rule", "later"), w).OK)
 	for i := range 20_000 {
 		require.True(t, l.memory.take(l.Key("rule", fmt.Sprint("new", i)), w).OK)
 	}
+}
+
+// An arrival late in a step counts as long as one early in it, at least.
+func TestStepsNeverForgetTooEarly(t *testing.T) {
+	t.Parallel()
+	w := Window{Limit: 100, Length: 6400 * time.Millisecond} // steps of 100 ms
+	m, now := newTestMemory(DefaultMemory)
+	*now = int64(99 * time.Millisecond)
+	for range 100 {
+		require.True(t, m.take(Key{}, w).OK)
+	}
+	*now += int64(w.Length)
+	require.False(t, m.take(Key{}, w).OK)
+	*now += int64(time.Millisecond) + 1
+	require.True(t, m.take(Key{}, w).OK)
 }

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// It runs and prints what it measured; how fast is nobody's business here.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("builds the binary; run without -short")
+	}
+	var out bytes.Buffer
+	_, err := run(options{connections: 40, creates: 30, most: 3}, &out)
+	require.NoError(t, err)
+	require.Regexp(t, `(?m)^the flooder, 40 connections, \d+ s: [1-9]\d* passed, \d+ refused, of them 0 without Retry-After$`, out.String())
+	require.Regexp(t, `(?m)^a million distinct keys: \d+ bytes of memory \(bound 67108864\)`, out.String())
+}
