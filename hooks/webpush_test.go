@@ -189,22 +189,21 @@ func TestWebPushKeyIsMadeOnce(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	made := make(chan string, 20)
-	var all sync.WaitGroup
+	var all, asked sync.WaitGroup
 	keys := make([]string, 20)
+	asked.Add(len(keys)) // each has found none when the first one is stored
 	for i := range keys {
 		all.Go(func() {
 			var err error
 			keys[i], err = notifications.WebPushKey(app, box("k"), func() (string, error) {
-				key := fmt.Sprintf("key %d", i)
-				made <- key
-				return key, nil
+				asked.Done()
+				asked.Wait()
+				return fmt.Sprintf("key %d", i), nil
 			})
 			require.NoError(t, err)
 		})
 	}
 	all.Wait()
-	close(made)
 	for _, key := range keys {
 		require.NotEmpty(t, key)
 		require.Equal(t, keys[0], key)
