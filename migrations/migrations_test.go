@@ -78,6 +78,27 @@ func TestUpDownUp(t *testing.T) {
 	require.JSONEq(t, first, schema(t, app))
 }
 
+func TestLimitTables(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	tables := []string{"groundwork_limit_arrivals", "groundwork_limit_codes", "groundwork_known_addresses"}
+	require.NoError(t, app.RunAppMigrations())
+	for _, table := range tables {
+		require.True(t, app.AuxHasTable(table), table)
+	}
+	runner := core.NewMigrationsRunner(app, core.AppMigrations)
+	_, err := runner.Down(len(core.AppMigrations.Items()))
+	require.NoError(t, err)
+	for _, table := range tables {
+		require.False(t, app.AuxHasTable(table), table)
+	}
+	_, err = runner.Up()
+	require.NoError(t, err)
+	limits, err := app.FindAllRecords("gw_rate_limits")
+	require.NoError(t, err)
+	require.Len(t, limits, 10)
+}
+
 func TestDownAfterUse(t *testing.T) {
 	t.Parallel()
 	app := plainApp(t)
