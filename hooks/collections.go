@@ -26,7 +26,7 @@ var ourCollections = []string{
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
-	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn, ratelimit.Collection,
+	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn, ratelimit.Collection, accounts.CollectionErasures,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields

@@ -21,6 +21,7 @@ type groundwork struct {
 	box *keyBox // nil before the bootstrap
 
 	sessions  *accounts.Sessions
+	erasing   *erasing
 	workers   *jobs.Workers
 	jobs      *jobs.Client // nil unless the app serves
 	providers *notifications.Providers
@@ -64,6 +65,8 @@ func Register(app core.App, cfg Config) error {
 	g.bindProviders()
 	g.bindWebPush()
 	g.bindSender()
+	g.bindErase()
+	g.bindExport()
 	g.bindWebhooks()
 	g.bindNotifications()
 	g.bindTriggers()

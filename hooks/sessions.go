@@ -406,7 +406,9 @@ func (g *groundwork) bindSessionAccounts() {
 	app := g.app
 
 	app.OnRecordDeleteExecute().Bind(&hook.Handler[*core.RecordEvent]{
-		Id: "groundwork.sessions.account", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+		// Outside of PocketBase's own hook, which deletes what relates to the account
+		// after it has deleted the account.
+		Id: "groundwork.sessions.account", Priority: priorityFirst, Func: func(e *core.RecordEvent) error {
 			if !e.Record.Collection().IsAuth() || !g.sessions.Ready() {
 				return e.Next()
 			}

@@ -742,7 +742,7 @@ func TestInboundIsForgottenAfterAMonth(t *testing.T) {
 	x := newTexting(t)
 	x.inbound(providertest.TwilioInbound{To: offersSender, Body: "STOP"})
 	x.inbound(providertest.TwilioInbound{To: offersSender, Body: "STOP", SID: "SM00000000000000000000000000000001"})
-	_, err := x.NonconcurrentDB().NewQuery("UPDATE groundwork_inbound SET at = '2020-01-01' WHERE id = 'SM00000000000000000000000000000001'").Execute()
+	_, err := x.NonconcurrentDB().NewQuery("UPDATE groundwork_inbound SET at = '2020-01-01' WHERE id = (SELECT min(id) FROM groundwork_inbound)").Execute()
 	require.NoError(t, err)
 	x.poll()
 	var n int

@@ -26,6 +26,7 @@ var ours = map[string]string{
 	"gw_inbox":         "notification_inbox",
 	"gw_triggers":      "notification_triggers",
 	"gw_app_versions":  "app_versions",
+	"gw_erasures":      "erasures",
 	"gw_phone_sign_in": "phone_sign_in",
 	"gw_rate_limits":   "rate_limits",
 }

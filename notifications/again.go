@@ -32,14 +32,23 @@ func RetryFailed(app core.App, id string, now time.Time) (int64, error) {
 			return err
 		}
 		// What is still said about the messages that failed is about these no more.
-		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) SELECT DISTINCT [[providerMessageId]], {:now} FROM {{" + table +
-			"}} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[channel]] = 'sms' AND [[providerMessageId]] <> '' ON CONFLICT DO NOTHING").
-			Bind(dbx.Params{"id": id, "now": dbTime(now)}).Execute()
+		var failed []string
+		err = txApp.DB().NewQuery("SELECT DISTINCT [[providerMessageId]] FROM {{" + table +
+			"}} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[channel]] = 'sms' AND [[providerMessageId]] <> ''").
+			Bind(dbx.Params{"id": id}).Column(&failed)
+		if err != nil {
+			return fmt.Errorf("find failed messages of notification %s: %w", id, err)
+		}
+		for i, messageID := range failed {
+			failed[i] = messageDigest(messageID)
+		}
+		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) SELECT value, {:now} FROM json_each({:failed}) WHERE TRUE ON CONFLICT DO NOTHING").
+			Bind(dbx.Params{"now": dbTime(now), "failed": mustJSON(failed)}).Execute()
 		if err != nil {
 			return fmt.Errorf("remember failed messages of notification %s: %w", id, err)
 		}
 		res, err := txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[status]] = 'pending', [[reason]] = '', [[explanation]] = '', [[attempts]] = 0," +
-			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed'").
+			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[user]] <> ''"). // an erased person gets nothing
 			Bind(dbx.Params{"id": id, "now": dbTime(now)}).Execute()
 		if err != nil {
 			return fmt.Errorf("retry deliveries of notification %s: %w", id, err)
@@ -72,6 +81,9 @@ func ResendDelivery(app core.App, deliveryID string, now time.Time) (string, err
 		if old.GetString("notification") == "" {
 			return &RefusedError{"What account mails say is never kept, so it cannot be sent again: the person can ask for a new one."}
 		}
+		if old.GetString("user") == "" {
+			return &RefusedError{"The person whom this message went to was erased, so it cannot be sent again."}
+		}
 		n, err := findEnded(txApp, old.GetString("notification"))
 		if err != nil {
 			return err
@@ -101,6 +113,9 @@ func findEnded(txApp core.App, id string) (*Notification, error) {
 	}
 	switch n.Status() {
 	case StatusSent, StatusSentWithFailures, StatusFailed:
+		if snapshot, err := n.Snapshot(); err == nil && snapshot.Kind == "" && n.Plan().Queue != "" {
+			return nil, &RefusedError{"What it said was about a person who was erased, and went with them: it cannot be sent again."}
+		}
 		return n, nil
 	case StatusDraft:
 		return nil, &RefusedError{"This notification was never sent: set its action to send."}

@@ -375,7 +375,7 @@ func (s *Sender) isSpokenFor(providerMessageID string) (bool, error) {
 	var n int
 	err = s.app.ConcurrentDB().Select("COUNT(*)").From(table).Where(byMessageID(providerMessageID)).Row(&n)
 	if err == nil && n == 0 {
-		err = s.app.ConcurrentDB().Select("COUNT(*)").From("groundwork_inbound").Where(dbx.HashExp{"id": providerMessageID}).Row(&n)
+		err = s.app.ConcurrentDB().Select("COUNT(*)").From("groundwork_inbound").Where(dbx.HashExp{"id": messageDigest(providerMessageID)}).Row(&n)
 	}
 	if err != nil {
 		return false, fmt.Errorf("find delivery of a message: %w", err)

@@ -2,8 +2,8 @@ package notifications
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -96,7 +96,7 @@ const openStates = "([[status]] IN ('pending', 'sending', 'accepted', 'unknown')
 // was answered with another try (see [RetryFailed]): Twilio repeats its callbacks,
 // and one of the old message must not decide about the new one. That the old one
 // arrived after all does count: the person has it.
-const notOutdated = "NOT EXISTS (SELECT 1 FROM {{groundwork_inbound}} old WHERE old.[[id]] = {:message})"
+const notOutdated = "NOT EXISTS (SELECT 1 FROM {{groundwork_inbound}} old WHERE old.[[id]] = {:digest})"
 
 // receiptChanges are what a receipt of each state makes of a row, and of which
 // rows. The conditions carry the order: what came later in the life of a message
@@ -232,7 +232,7 @@ func (s *Sender) settleReceipt(row *receiptRow, r Receipt, provider string) (cha
 			" [[acceptedAt]] = CASE WHEN [[acceptedAt]] = '' THEN {:now} ELSE [[acceptedAt]] END, [[updated]] = {:now}" +
 			" WHERE [[id]] = {:id} AND [[channel]] = 'sms' AND [[providerMessageId]] IN ('', {:message}) AND " + change.where).Prepare()
 		defer update.Close()
-		params := dbx.Params{"id": row.ID, "message": r.ProviderMessageID, "provider": provider, "now": dbTime(s.now())}
+		params := dbx.Params{"id": row.ID, "message": r.ProviderMessageID, "digest": messageDigest(r.ProviderMessageID), "provider": provider, "now": dbTime(s.now())}
 		if r.State == ReceiptFailed {
 			params["reason"], params["explanation"] = orElse(r.Reason, ReasonUndelivered), r.Explanation
 		}
@@ -269,13 +269,12 @@ func suppress(txApp core.App, number string, kind Kind, reason string) error {
 	if err != nil {
 		return nil // a short code or a sender name: nobody sends there
 	}
-	_, err = txApp.FindFirstRecordByFilter(CollectionSuppressions, "channel = 'sms' && address = {:address} && kind = {:kind}",
-		dbx.Params{"address": number, "kind": string(kind)})
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, sql.ErrNoRows) {
+	known, err := txApp.FindAllRecords(CollectionSuppressions, suppressedSMS(txApp, number, kind))
+	if err != nil {
 		return fmt.Errorf("find suppression: %w", err)
+	}
+	if len(known) > 0 {
+		return nil
 	}
 	col, err := txApp.FindCachedCollectionByNameOrId(CollectionSuppressions)
 	if err != nil {
@@ -289,12 +288,15 @@ func suppress(txApp core.App, number string, kind Kind, reason string) error {
 	return nil
 }
 
+// suppressedSMS is the condition on what holds texts of a kind to a number back.
+func suppressedSMS(app core.App, number string, kind Kind) dbx.Expression {
+	return dbx.HashExp{"channel": string(ChannelSMS), "address": anySlice(suppressedForms(app, ChannelSMS, number)), "kind": string(kind)}
+}
+
 // unsuppress takes back what a STOP did, and nothing else. It returns how many
 // rows there were.
 func unsuppress(txApp core.App, number string, kind Kind) (int, error) {
-	records, err := txApp.FindRecordsByFilter(CollectionSuppressions,
-		"channel = 'sms' && address = {:address} && kind = {:kind} && reason = {:reason}", "", 0, 0,
-		dbx.Params{"address": number, "kind": string(kind), "reason": SuppressStop})
+	records, err := txApp.FindAllRecords(CollectionSuppressions, suppressedSMS(txApp, number, kind), dbx.HashExp{"reason": SuppressStop})
 	if err != nil {
 		return 0, fmt.Errorf("find suppression: %w", err)
 	}
@@ -324,6 +326,13 @@ type OptOut struct {
 	Widen bool
 }
 
+// messageDigest stands in for a provider's id of a text: with the id itself its
+// author could be looked up at the provider, also after they were erased here.
+func messageDigest(messageID string) string {
+	sum := sha256.Sum256([]byte(messageID))
+	return hex.EncodeToString(sum[:])
+}
+
 // inboundLife is for how long a text that was acted on is remembered, and a message
 // that was tried again. Twilio's own repetitions come within minutes.
 const inboundLife = 30 * 24 * time.Hour
@@ -341,7 +350,7 @@ func (s *Sender) TakeOptOut(o OptOut) error {
 	}
 	return s.app.RunInTransaction(func(txApp core.App) error {
 		res, err := txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) VALUES ({:id}, {:at}) ON CONFLICT DO NOTHING").
-			Bind(dbx.Params{"id": o.MessageID, "at": dbTime(s.now())}).Execute()
+			Bind(dbx.Params{"id": messageDigest(o.MessageID), "at": dbTime(s.now())}).Execute()
 		if err != nil {
 			return fmt.Errorf("remember inbound message: %w", err)
 		}

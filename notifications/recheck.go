@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -114,21 +113,4 @@ func (s *Sender) lookAgainAtDevices(items []item) error {
 		}
 	}
 	return nil
-}
-
-// spellings are the addresses of rows as the suppression list has them, in lower
-// case, and as the person has them.
-func spellings(rows []*deliveryRow, targets map[string]target) []string {
-	out := make([]string, 0, len(rows))
-	for _, row := range rows {
-		a := targets[row.ID].address
-		if a == "" {
-			continue
-		}
-		lower := strings.ToLower(a)
-		if out = append(out, lower); a != lower {
-			out = append(out, a)
-		}
-	}
-	return out
 }

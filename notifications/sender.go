@@ -812,7 +812,19 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		if err != nil {
 			return nil, err
 		}
-		wanted := spellings(rows, targets)
+		formsOf := make(map[string][]string, len(rows))
+		var wanted []string
+		for _, row := range rows {
+			a := targets[row.ID].address
+			if a == "" {
+				continue
+			}
+			lower := strings.ToLower(a)
+			formsOf[row.ID] = suppressedForms(s.app, channel, lower)
+			if wanted = append(wanted, formsOf[row.ID]...); a != lower {
+				wanted = append(wanted, a)
+			}
+		}
 		in := "LOWER([[address]]) IN (SELECT value FROM json_each({:addresses}))"
 		if len(rows) == 1 {
 			// The list is in lower case anyway. Only so is its index of use: one message
@@ -834,8 +846,10 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 			reasons[f.Address] = f.Reason
 		}
 		for _, row := range rows {
-			if reason, ok := reasons[strings.ToLower(targets[row.ID].address)]; ok && targets[row.ID].address != "" {
-				blocked[row.ID] = block{ReasonSuppressed, "This address is on the suppression list (" + orElse(reason, "no reason given") + ")."}
+			for _, form := range formsOf[row.ID] {
+				if reason, ok := reasons[form]; ok {
+					blocked[row.ID] = block{ReasonSuppressed, "This address is on the suppression list (" + orElse(reason, "no reason given") + ")."}
+				}
 			}
 		}
 	}

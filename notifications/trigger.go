@@ -147,12 +147,33 @@ func (t *Trigger) Fire(app core.App, record *core.Record, user, requestID string
 	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, User: user}
 	if t.Event == EventDeleted {
 		args.Deleted = recordVars(record)
+		if record.Collection().IsAuth() {
+			// Nothing that names a person outlives their account.
+			blankTexts(args.Deleted)
+		}
 	}
 	o := jobs.Options{RequestID: requestID}
 	if t.Delay > 0 {
 		o.RunAt = time.Now().Add(t.Delay)
 	}
 	return jobs.Enqueue(app, args, o)
+}
+
+// blankTexts empties the texts in vars, so that a template that shows them still
+// works.
+func blankTexts(vars map[string]any) {
+	for name, value := range vars {
+		switch v := value.(type) {
+		case string:
+			vars[name] = ""
+		case []string:
+			vars[name] = []string{}
+		case []any:
+			vars[name] = []any{}
+		case map[string]any:
+			blankTexts(v)
+		}
+	}
 }
 
 // CheckTrigger refuses a trigger that could not work. The error is
