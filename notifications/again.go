@@ -42,10 +42,12 @@ func RetryFailed(app core.App, id string, now time.Time) (int64, error) {
 		for i, messageID := range failed {
 			failed[i] = messageDigest(messageID)
 		}
-		_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) SELECT value, {:now} FROM json_each({:failed}) WHERE TRUE ON CONFLICT DO NOTHING").
-			Bind(dbx.Params{"now": dbTime(now), "failed": mustJSON(failed)}).Execute()
-		if err != nil {
-			return fmt.Errorf("remember failed messages of notification %s: %w", id, err)
+		if len(failed) > 0 {
+			_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) SELECT value, {:now} FROM json_each({:failed}) WHERE TRUE ON CONFLICT DO NOTHING").
+				Bind(dbx.Params{"now": dbTime(now), "failed": mustJSON(failed)}).Execute()
+			if err != nil {
+				return fmt.Errorf("remember failed messages of notification %s: %w", id, err)
+			}
 		}
 		res, err := txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[status]] = 'pending', [[reason]] = '', [[explanation]] = '', [[attempts]] = 0," +
 			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[user]] <> ''"). // an erased person gets nothing
