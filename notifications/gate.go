@@ -65,13 +65,21 @@ func newGate(limits Limits, ratePerSecond float64) *Gate {
 // Acquire waits until a message may be handed over. A nil error must be
 // followed by one [Gate.Release]. The error is ctx's, [ErrProviderChanged], or
 // a [*PausedError].
-func (g *Gate) Acquire(ctx context.Context) error { return g.acquire(ctx, false) }
+func (g *Gate) Acquire(ctx context.Context) error { return g.acquire(ctx, false, false) }
+
+// errCrowded is what acquireUnlessCrowded returns to a batch that had better come
+// back later.
+var errCrowded = errors.New("enough batches wait for this provider already")
+
+// acquireUnlessCrowded is [Gate.Acquire] that gives up after crowdPatience when
+// enoughWaiters wait besides.
+func (g *Gate) acquireUnlessCrowded(ctx context.Context) error { return g.acquire(ctx, false, true) }
 
 // AcquireUrgent is [Gate.Acquire] for codes and sign-in mails: it goes before
 // everybody who waits in Acquire.
-func (g *Gate) AcquireUrgent(ctx context.Context) error { return g.acquire(ctx, true) }
+func (g *Gate) AcquireUrgent(ctx context.Context) error { return g.acquire(ctx, true, false) }
 
-func (g *Gate) acquire(ctx context.Context, urgent bool) error {
+func (g *Gate) acquire(ctx context.Context, urgent, unlessCrowded bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if urgent {
@@ -82,6 +90,7 @@ func (g *Gate) acquire(ctx context.Context, urgent bool) error {
 			}
 		}()
 	}
+	var since time.Time // when it began to wait
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -93,12 +102,23 @@ func (g *Gate) acquire(ctx context.Context, urgent bool) error {
 		if ok {
 			return nil
 		}
+		if since.IsZero() {
+			since = time.Now()
+			g.waiting++
+			defer func() { g.waiting-- }() // mu is held: it is unlocked after this
+		}
+		if unlessCrowded {
+			switch left := crowdPatience - time.Since(since); {
+			case left > 0 && (wait == 0 || left < wait):
+				wait = left
+			case left <= 0 && g.waitingBatches() > enoughWaiters:
+				return errCrowded
+			}
+		}
 		changed := g.changed
-		g.waiting++
 		g.mu.Unlock()
 		sleep(ctx, changed, wait)
 		g.mu.Lock()
-		g.waiting--
 	}
 }
 
@@ -161,15 +181,24 @@ func (g *Gate) setCapacity(inFlight int) {
 	g.wake()
 }
 
-// enoughWaiters is how many batches at a gate keep a provider busy: while one ends
-// the other goes on.
-const enoughWaiters = 2
+const (
+	// enoughWaiters is how many batches at a gate keep a provider busy: while one
+	// ends the other goes on.
+	enoughWaiters = 2
+
+	// crowdPatience is how long one more waits for a place. A provider that works has
+	// given it one by then.
+	crowdPatience = time.Second
+)
 
 func (g *Gate) crowded() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.waiting >= enoughWaiters
+	return g.waitingBatches() >= enoughWaiters
 }
+
+// waitingBatches is how many wait but for codes. The caller holds mu.
+func (g *Gate) waitingBatches() int { return g.waiting - g.urgent }
 
 // everAccepted reports whether the provider has taken a message.
 func (g *Gate) everAccepted() bool {

@@ -312,3 +312,43 @@ func TestGateWakesWhenThePeerTakesMore(t *testing.T) {
 		require.NoError(t, <-through)
 	})
 }
+
+// However many batches come in the same moment, only so many wait for a provider
+// that takes its time.
+func TestGateSendsAwayWhoWouldOnlyWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Limits{StartInFlight: 1, MaxInFlight: 1}, 0)
+		require.NoError(t, g.acquireUnlessCrowded(t.Context()))
+		answers, code := make(chan error, 8), make(chan error, 1)
+		for range 8 {
+			go func() { answers <- g.acquireUnlessCrowded(t.Context()) }()
+		}
+		time.Sleep(crowdPatience - time.Nanosecond)
+		synctest.Wait()
+		require.Empty(t, answers)
+		g.Release(Outcome{})
+		require.NoError(t, <-answers, "a provider that works sends nobody away")
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		require.Len(t, answers, 7-enoughWaiters)
+		for range 7 - enoughWaiters {
+			require.ErrorIs(t, <-answers, errCrowded)
+		}
+
+		go func() { code <- g.AcquireUrgent(t.Context()) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Empty(t, code, "a code waits, whoever else does")
+		require.Empty(t, answers, "enough are there all the time")
+		g.Release(Outcome{})
+		require.NoError(t, <-code, "and is the first")
+		for range enoughWaiters {
+			g.Release(Outcome{})
+			require.NoError(t, <-answers)
+		}
+		g.Release(Outcome{})
+		require.Zero(t, g.waiting)
+		require.Zero(t, g.inFlight)
+	})
+}

@@ -2,6 +2,7 @@ package notifications
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func (h *handOver) all(ctx context.Context, items []item) {
 			h.passOver(it)
 			continue
 		}
-		if h.isHalted() || h.active.Gate.Acquire(ctx) != nil {
+		if h.isHalted() || !h.enter(ctx, it.row) {
 			break
 		}
 		if h.isHalted() || it.row.mayRepeat() && !goesOn() {
@@ -114,6 +115,22 @@ func (h *handOver) all(ctx context.Context, items []item) {
 	for _, cancel := range h.cancels {
 		cancel()
 	}
+}
+
+// enter waits for a place at the gate. An e-mail or SMS does not wait for long when
+// enough batches do: then the pass ends, so that its worker can do something else.
+func (h *handOver) enter(ctx context.Context, row *deliveryRow) bool {
+	acquire := h.active.Gate.acquireUnlessCrowded
+	if row.mayRepeat() {
+		acquire = h.active.Gate.Acquire
+	}
+	err := acquire(ctx)
+	if errors.Is(err, errCrowded) {
+		h.mu.Lock()
+		h.pass.crowded = awayFromACrowd()
+		h.mu.Unlock()
+	}
+	return err == nil
 }
 
 // passOver ends a message that must not leave, or leaves it to the next pass.

@@ -287,7 +287,7 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 		return false, err
 	}
 	if s.crowded(n, args.Channel) {
-		return false, jobs.Snooze(crowdedWait + rand.N(crowdedWait))
+		return false, jobs.Snooze(awayFromACrowd())
 	}
 	planned, err := s.findPlanned(args.Notification, args.Batch)
 	if err != nil {
@@ -341,13 +341,14 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	return s.afterPass(ctx, args, pass)
 }
 
-// crowdedWait is about how long a batch stays away from a provider that has enough
-// of them.
-const crowdedWait = 4 * time.Second
+// awayFromACrowd is how long a batch stays away from a provider that has enough of
+// them.
+func awayFromACrowd() time.Duration { return 4*time.Second + rand.N(4*time.Second) }
 
 // crowded says whether enough batches wait for the provider of a batch already.
 // One more would only hold a worker that another channel could use: a telephone
-// carrier takes a text a second, and must not stop everybody's mail.
+// carrier takes a text a second, and must not stop everybody's mail. Many that look
+// in the same moment see nobody wait: the gate sends them away (see [handOver.enter]).
 func (s *Sender) crowded(n *Notification, channel Channel) bool {
 	if channel != ChannelEmail && channel != ChannelSMS {
 		return false
@@ -392,8 +393,8 @@ func (s *Sender) afterPass(ctx context.Context, args BatchArgs, pass passResult)
 		return false, ctx.Err()
 	case pass.paused != "":
 		return false, s.waitForProvider(args, pass)
-	case pass.down > 0:
-		return false, jobs.Snooze(pass.down)
+	case pass.down > 0 || pass.crowded > 0:
+		return false, jobs.Snooze(max(pass.down, pass.crowded))
 	default:
 		return true, nil
 	}
@@ -570,6 +571,7 @@ type passResult struct {
 	paused  string          // why a provider was paused
 	waiting map[string]bool // the deliveries that wait for a paused provider, by id
 	down    time.Duration   // a provider cannot be reached: how long to wait
+	crowded time.Duration   // enough batches wait for a provider: how long to stay away
 }
 
 // join adds what was found about the messages of another route.
@@ -577,6 +579,7 @@ func (p *passResult) join(other passResult) {
 	p.stopped = orElse(p.stopped, other.stopped)
 	p.paused = orElse(p.paused, other.paused)
 	p.down = max(p.down, other.down)
+	p.crowded = max(p.crowded, other.crowded)
 	if p.waiting == nil {
 		p.waiting = other.waiting
 		return
