@@ -31,7 +31,7 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 func allowBatches(t *testing.T, app *codesApp) {
 	t.Helper()
 	s := app.Settings()
-	s.Batch.Enabled, s.Batch.MaxRequests, s.Batch.Timeout = true, 100, 10
+	s.Batch.Enabled, s.Batch.MaxRequests, s.Batch.Timeout = true, 100, 120
 	require.NoError(t, app.Save(s))
 }
 

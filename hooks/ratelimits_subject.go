@@ -148,7 +148,7 @@ func (s *subject) resolve() error {
 		form := &otpForm{}
 		if err = s.bind(form); err == nil && form.OTPId != "" {
 			s.fields, s.code = map[string]string{"otpId": form.OTPId}, form.OTPId
-			account, err = s.byCode(form.OTPId)
+			account = s.byCode(form.OTPId)
 		}
 	case "confirm-phone-verification":
 		form := &codeForm{}
@@ -157,7 +157,7 @@ func (s *subject) resolve() error {
 			if e.Auth != nil {
 				account = s.limits.accountOf(e.Auth)
 			} else {
-				account, err = s.byCode(form.OTPId)
+				account = s.byCode(form.OTPId)
 			}
 		}
 	case "request-phone-otp", "request-phone-verification":
@@ -296,20 +296,27 @@ func (s *subject) byPhone(phone string) ratelimit.Key {
 	return s.limits.limiter.Account("phone", s.collection.Id, phone)
 }
 
-// byCode is the account that a code was asked for.
-func (s *subject) byCode(id string) (ratelimit.Key, error) {
-	limiter := s.limits.limiter
-	account, ok, err := limiter.AccountOfCode(s.event.Request.Context(), id)
-	if err != nil || ok {
-		return account, err
+// byCode is the account that a code was asked for. Where the database fails, a
+// code stands for itself: it can be tried no more often than by its account.
+func (s *subject) byCode(id string) ratelimit.Key {
+	limiter, ctx := s.limits.limiter, s.event.Request.Context()
+	if account, ok := limiter.AccountOfCode(ctx, id); ok {
+		return account
 	}
 	// Made by application code, or invented.
 	if otp, err := s.event.App.FindOTPById(id); err == nil {
-		account = limiter.Account(otp.CollectionRef(), otp.RecordRef())
+		account := limiter.Account(otp.CollectionRef(), otp.RecordRef())
 		// Its row goes when it was tried too often; whom it was about has to stay.
-		return account, limiter.RememberCode(s.event.Request.Context(), id, account, codeLife(s.collection))
+		if err := limiter.RememberCode(ctx, id, account, codeLife(s.collection)); err != nil {
+			s.limits.g.log.Error("it cannot be remembered whom a code is about", "error", err)
+		}
+		return account
 	}
-	return limiter.Account("code", id), nil
+	// Or one that was deleted just now, and remembered before that.
+	if account, ok := limiter.AccountOfCode(ctx, id); ok {
+		return account
+	}
+	return limiter.Account("code", id)
 }
 
 // field is the value of a field of the body, in the one form in which it counts.

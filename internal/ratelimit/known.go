@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -107,22 +106,17 @@ func (l *Limiter) RememberCode(ctx context.Context, id string, account Key, life
 }
 
 // AccountOfCode returns what [Limiter.RememberCode] kept.
-func (l *Limiter) AccountOfCode(ctx context.Context, id string) (account Key, ok bool, err error) {
+func (l *Limiter) AccountOfCode(ctx context.Context, id string) (account Key, ok bool) {
 	ledger := l.ledger.Load()
 	if ledger == nil {
-		return Key{}, false, nil
+		return Key{}, false
 	}
 	code := l.Key("code", id)
 	var found []byte
-	err = ledger.app.AuxConcurrentDB().NewQuery(`SELECT [[account]] FROM {{groundwork_limit_codes}} WHERE [[code]] = {:code}`).
+	err := ledger.app.AuxConcurrentDB().NewQuery(`SELECT [[account]] FROM {{groundwork_limit_codes}} WHERE [[code]] = {:code}`).
 		WithContext(ctx).Bind(dbx.Params{"code": code[:]}).Row(&found)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Key{}, false, nil
-	case err != nil:
-		return Key{}, false, fmt.Errorf("find the account of a code: %w", err)
-	case len(found) != len(account):
-		return Key{}, false, nil
+	if err != nil || len(found) != len(account) {
+		return Key{}, false
 	}
-	return Key(found), true, nil
+	return Key(found), true
 }

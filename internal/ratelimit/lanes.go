@@ -9,7 +9,7 @@ import (
 
 const (
 	// laneWidth is how many requests of one client are worked on at once.
-	laneWidth = 8
+	laneWidth = 4
 	// lanePatience is how long one waits for its turn; then it goes on all the same.
 	lanePatience = time.Second
 )

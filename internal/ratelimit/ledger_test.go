@@ -97,8 +97,10 @@ func TestAClockThatWasAhead(t *testing.T) {
 	_, err := app.AuxNonconcurrentDB().NewQuery("UPDATE {{groundwork_limit_arrivals}} SET [[at]] = [[at]] + 86400000, [[until]] = [[until]] + 86400000").Execute()
 	require.NoError(t, err)
 	require.False(t, l.Take(t.Context(), count).OK)
-	require.NoError(t, l.Open(app))
-	slot := l.Take(t.Context(), count)
+	again, err := New(Options{Secret: make([]byte, 32)})
+	require.NoError(t, err)
+	require.NoError(t, again.Open(app))
+	slot := again.Take(t.Context(), count)
 	require.False(t, slot.OK)
 	require.LessOrEqual(t, slot.Grows, time.Minute+time.Second)
 }
@@ -143,8 +145,32 @@ func TestWithoutTheTables(t *testing.T) {
 		}
 	}
 	require.Equal(t, 5, n)
-	require.NoError(t, l.Open(app), "the next start makes them again")
-	require.True(t, l.Take(t.Context(), count).OK)
+	again, err := New(Options{Secret: make([]byte, 32)})
+	require.NoError(t, err)
+	require.NoError(t, again.Open(app), "the next start makes them again")
+	slot := again.Take(t.Context(), count)
+	require.True(t, slot.OK)
+	require.NotZero(t, slot.row)
+}
+
+// A database that stops taking rows in the middle opens nothing: this process
+// knows what it counted.
+func TestTheTablesGoInTheMiddle(t *testing.T) {
+	t.Parallel()
+	l, app := newDurable(t)
+	count := Count{Key: l.Key("codes"), Window: Window{5, time.Hour}, Durable: true}
+	for range 3 {
+		require.True(t, l.Take(t.Context(), count).OK)
+	}
+	_, err := app.AuxNonconcurrentDB().NewQuery("DROP TABLE {{groundwork_limit_arrivals}}").Execute()
+	require.NoError(t, err)
+	n := 0
+	for range 20 {
+		if l.Take(t.Context(), count).OK {
+			n++
+		}
+	}
+	require.Equal(t, 2, n)
 }
 
 func TestKnownAddresses(t *testing.T) {

@@ -16,12 +16,13 @@ import (
 // Limiter counts. Make it with [New]; all methods may be called from any number
 // of goroutines.
 type Limiter struct {
-	macs   sync.Pool
-	memory *memory
-	shared *redisLogs             // nil without Redis
-	ledger atomic.Pointer[ledger] // nil until [Limiter.Open]
-	log    *slog.Logger
-	ailing atomic.Bool // the ledger failed, and that was logged
+	macs    sync.Pool
+	memory  *memory
+	durable *memory                // what the ledger has, as far as this process counted it
+	shared  *redisLogs             // nil without Redis
+	ledger  atomic.Pointer[ledger] // nil until [Limiter.Open]
+	log     *slog.Logger
+	ailing  atomic.Bool // the ledger failed, and that was logged
 }
 
 // Options of [New].
@@ -51,9 +52,10 @@ func New(o Options) (*Limiter, error) {
 	}
 	secret := append([]byte(nil), o.Secret...)
 	l := &Limiter{
-		macs:   sync.Pool{New: func() any { return &keyMaker{mac: hmac.New(sha256.New, secret)} }},
-		memory: newMemory(o.Memory),
-		log:    o.Log,
+		macs:    sync.Pool{New: func() any { return &keyMaker{mac: hmac.New(sha256.New, secret)} }},
+		memory:  newMemory(o.Memory),
+		durable: newMemory(o.Memory / 2),
+		log:     o.Log,
 	}
 	if o.Redis != "" {
 		var err error
@@ -138,8 +140,9 @@ type Slot struct {
 	limiter  *Limiter
 	count    Count
 	row      int64 // in the ledger; 0: none
-	memory   bool  // counted in memory
-	shared   bool  // counted in Redis, too when sharedAt is its time
+	memory   bool  // counted in memory, under memoryAt
+	memoryAt int64
+	shared   bool // counted in Redis, under sharedAt
 	sharedAt int64
 }
 
@@ -167,8 +170,8 @@ func (l *Limiter) Take(ctx context.Context, c Count) Slot {
 				return s
 			}
 		}
-		s.Taken = l.memory.take(c.Key, c.Window)
-		s.memory = s.OK
+		s.Taken = l.memory.take(c.Key, c.Window, false)
+		s.memory, s.memoryAt = s.OK, s.at
 		return s
 	}
 
@@ -189,22 +192,31 @@ func (l *Limiter) Take(ctx context.Context, c Count) Slot {
 	return s
 }
 
+// takeHere takes in memory first: thousands at once are refused there, before one
+// of them waits for the database, and what it counts still holds while the rows
+// cannot be written.
 func (s *Slot) takeHere(ctx context.Context) {
 	l := s.limiter
+	if s.Taken = l.durable.take(s.count.Key, s.count.Window, s.count.Known); !s.OK {
+		return
+	}
+	s.memory, s.memoryAt = true, s.at
 	if ledger := l.ledger.Load(); ledger != nil {
 		// A client that goes away must not be able to end a take half way.
 		taken, row, err := ledger.take(context.WithoutCancel(ctx), s.count)
 		if err == nil {
 			l.ailing.Store(false)
+			if !taken.OK {
+				s.GiveBack()
+			}
+			taken.Remaining = min(taken.Remaining, s.Remaining)
 			s.Taken, s.row = taken, row
 			return
 		}
 		if l.ailing.CompareAndSwap(false, true) {
-			l.log.Error("rate limits cannot be written: they are counted in memory until they can", "error", err)
+			l.log.Error("rate limits cannot be written: they are counted in memory only until they can", "error", err)
 		}
 	}
-	s.Taken = l.memory.take(s.count.Key, s.count.Window)
-	s.memory = s.OK
 }
 
 // GiveBack undoes a take, as if it had never been. One that was refused, and one
@@ -237,7 +249,11 @@ func (s *Slot) change(again bool) {
 		}
 	}
 	if s.memory {
-		l.memory.change(s.count.Key, s.count.Window, s.at, again)
+		m := l.memory
+		if s.count.Durable {
+			m = l.durable
+		}
+		m.change(s.count.Key, s.count.Window, s.memoryAt, again)
 	}
 	if s.shared {
 		l.shared.change(s.count.Key, s.count.Window, s.sharedAt, again)

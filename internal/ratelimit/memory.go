@@ -13,7 +13,8 @@ const (
 	// shards divide the keys, so that requests seldom wait for each other.
 	shards = 64
 
-	// DefaultMemory bounds the ordinary counters, in bytes.
+	// DefaultMemory bounds the ordinary counters, in bytes. The durable ones have half
+	// as much beside it.
 	DefaultMemory = 64 << 20
 
 	// entryBytes is what a key costs besides its runs: its place in the map (key,
@@ -67,8 +68,9 @@ func newMemory(bytes int64) *memory {
 	return m
 }
 
-// take counts one if the window has room.
-func (m *memory) take(key Key, w Window) Taken {
+// take counts one if the window has room. A known key always has a counter of its
+// own.
+func (m *memory) take(key Key, w Window, known bool) Taken {
 	s := &m.shards[key[0]%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +78,7 @@ func (m *memory) take(key Key, w Window) Taken {
 
 	e := s.entries[key]
 	if e == nil {
-		e = s.open(key, w, now, m.budget)
+		e = s.open(key, w, now, m.budget, known)
 	} else {
 		e.prune(now, length)
 	}
@@ -110,12 +112,12 @@ func (m *memory) change(key Key, w Window, at int64, again bool) {
 }
 
 // open returns a counter for a key that has none.
-func (s *shard) open(key Key, w Window, now, budget int64) *entry {
+func (s *shard) open(key Key, w Window, now, budget int64, known bool) *entry {
 	if need := s.bytes + entryBytes; need > max(s.sweepAt, budget/8) && (need <= budget || now-s.sweptAt > int64(time.Second)) {
 		s.sweep(now)
 		s.sweepAt, s.sweptAt = min(2*s.bytes, budget), now
 	}
-	if s.bytes+entryBytes <= budget {
+	if known || s.bytes+entryBytes <= budget {
 		e := &entry{}
 		s.entries[key] = e
 		s.bytes += entryBytes

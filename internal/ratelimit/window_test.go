@@ -52,7 +52,7 @@ func TestNoWindowHoldsMoreThanTheLimit(t *testing.T) {
 			default:
 				*now += int64(w.Length) - rnd.Int64N(3) + 1
 			}
-			switch taken := m.take(Key{1}, w); {
+			switch taken := m.take(Key{1}, w, false); {
 			case taken.OK:
 				require.Positive(t, taken.Grows)
 				passed = append(passed, *now)
@@ -62,9 +62,9 @@ func TestNoWindowHoldsMoreThanTheLimit(t *testing.T) {
 				require.LessOrEqual(t, taken.Grows, w.Length+w.Length/steps+1)
 				if rnd.IntN(50) == 0 { // as told: it passes then, and not a moment before
 					*now += int64(taken.Grows) - 1
-					require.False(t, m.take(Key{1}, w).OK)
+					require.False(t, m.take(Key{1}, w, false).OK)
 					*now++
-					again := m.take(Key{1}, w)
+					again := m.take(Key{1}, w, false)
 					require.True(t, again.OK)
 					passed, slots = append(passed, *now), append(slots, again)
 				}
@@ -86,7 +86,7 @@ func TestARareClientIsNeverRefused(t *testing.T) {
 		w := Window{Limit: limit, Length: 10 * time.Second}
 		m, now := newTestMemory(DefaultMemory)
 		for i := range 3 * limit {
-			require.True(t, m.take(Key{}, w).OK, "limit %d, arrival %d", limit, i)
+			require.True(t, m.take(Key{}, w, false).OK, "limit %d, arrival %d", limit, i)
 			*now += int64(w.Length)/int64(limit)*66/64 + 2
 		}
 	}
@@ -109,7 +109,7 @@ func TestNoWindowHoldsMoreThanTheLimitConcurrently(t *testing.T) {
 				wg.Go(func() {
 					for range 20_000 {
 						mu.Lock() // the time of a take, as the counter saw it
-						taken := m.take(Key{9}, w)
+						taken := m.take(Key{9}, w, false)
 						if taken.OK {
 							passed = append(passed, last)
 						}
@@ -154,11 +154,11 @@ func TestAFloodOfKeysIsBounded(t *testing.T) {
 
 	victim := l.Key("rule", "victim")
 	for range 3 {
-		require.True(t, l.memory.take(victim, w).OK)
+		require.True(t, l.memory.take(victim, w, false).OK)
 	}
 	passed := 0
 	for i := range 200_000 {
-		if l.memory.take(l.Key("rule", fmt.Sprint(i)), w).OK {
+		if l.memory.take(l.Key("rule", fmt.Sprint(i)), w, false).OK {
 			passed++
 		}
 	}
@@ -166,12 +166,12 @@ func TestAFloodOfKeysIsBounded(t *testing.T) {
 	require.LessOrEqual(t, bytes, int64(budget)+shards*sharedPerShard*(steps+2)*runBytes)
 	require.Less(t, keys, 200_000)
 	require.LessOrEqual(t, passed, keys+shards*sharedPerShard*w.Limit, "what has no counter of its own shares one")
-	require.False(t, l.memory.take(victim, w).OK, "no flood gives somebody their tries back")
+	require.False(t, l.memory.take(victim, w, false).OK, "no flood gives somebody their tries back")
 
 	now += int64(w.Length) + int64(time.Second)
-	require.True(t, l.memory.take(l.Key("rule", "later"), w).OK)
+	require.True(t, l.memory.take(l.Key("rule", "later"), w, false).OK)
 	for i := range 20_000 {
-		require.True(t, l.memory.take(l.Key("rule", fmt.Sprint("new", i)), w).OK)
+		require.True(t, l.memory.take(l.Key("rule", fmt.Sprint("new", i)), w, false).OK)
 	}
 }
 
@@ -182,10 +182,10 @@ func TestStepsNeverForgetTooEarly(t *testing.T) {
 	m, now := newTestMemory(DefaultMemory)
 	*now = int64(99 * time.Millisecond)
 	for range 100 {
-		require.True(t, m.take(Key{}, w).OK)
+		require.True(t, m.take(Key{}, w, false).OK)
 	}
 	*now += int64(w.Length)
-	require.False(t, m.take(Key{}, w).OK)
+	require.False(t, m.take(Key{}, w, false).OK)
 	*now += int64(time.Millisecond) + 1
-	require.True(t, m.take(Key{}, w).OK)
+	require.True(t, m.take(Key{}, w, false).OK)
 }
