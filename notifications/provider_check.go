@@ -177,6 +177,29 @@ func (p *Providers) check(ctx context.Context, row *providerRow) error {
 	return p.settle(row, &print, outcome)
 }
 
+// checkHere checks a provider that nobody has to be asked about: its adapter can be
+// made, or it says why not. No job is made of it, so that nothing is written after
+// a start that changes nothing.
+func (p *Providers) checkHere(txApp core.App, row *providerRow) error {
+	cfg, err := p.config(txApp, row)
+	if err == nil {
+		var adapter Adapter
+		if adapter, err = p.make(cfg); err == nil {
+			if c, ok := adapter.(Closer); ok {
+				_ = c.Close() // nothing was sent
+			}
+		}
+	}
+	if err != nil {
+		return p.setState(txApp, row, ProviderPaused, row.sentence(err.Error()))
+	}
+	before := row.state
+	if err := p.setState(txApp, row, ProviderOK, ""); err != nil || before == ProviderOK || before == "" {
+		return err
+	}
+	return p.enqueueResumed(txApp, row, time.Time{})
+}
+
 // verdict is the outcome of a configuration that could not even be read.
 func verdict(err error) Outcome {
 	if errors.Is(err, errSecretClosed) {

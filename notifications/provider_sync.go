@@ -130,10 +130,15 @@ func (p *Providers) Start(app core.App) error {
 			return err
 		}
 		for _, row := range rows {
-			if row.enabled {
-				if err := p.enqueueCheck(txApp, row.id, false); err != nil {
-					return err
-				}
+			if !row.enabled {
+				continue
+			}
+			check := func() error { return p.enqueueCheck(txApp, row.id, false) }
+			if row.channel == ProviderWebPush {
+				check = func() error { return p.checkHere(txApp, row) }
+			}
+			if err := check(); err != nil {
+				return err
 			}
 		}
 		return nil
