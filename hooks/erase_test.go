@@ -41,6 +41,7 @@ type life struct {
 	root      string
 	anasToken string
 	orders    *core.Collection
+	requests  int // that the log has to have
 }
 
 // request sends one as a client somewhere in the world.
@@ -58,6 +59,7 @@ func (l *life) request(method, path string, body []byte, contentType, token stri
 	}
 	rec := httptest.NewRecorder()
 	l.Handler().ServeHTTP(rec, req)
+	l.requests++
 	return rec
 }
 
@@ -197,7 +199,13 @@ func (l *life) person(who *core.Record, email, phone string, c func(n int) strin
 func (l *life) settle() {
 	l.t.Helper()
 	triggered(l.t, l.App)
-	l.flushLogs()
+	// PocketBase hands a request to its log from a goroutine.
+	require.True(l.t, waitFor(func() bool {
+		l.flushLogs()
+		var n int
+		require.NoError(l.t, l.AuxConcurrentDB().Select("count(*)").From("_logs").Where(dbx.NewExp("json_extract(data, '$.type') = 'request'")).Row(&n))
+		return n >= l.requests
+	}))
 }
 
 func (l *life) flushLogs() {
