@@ -162,9 +162,10 @@ func (l *ledger) giveBack(ctx context.Context, id int64) error {
 	return nil
 }
 
-// touch makes a take count from now on.
+// touch makes a take count from now on. One that has left the window is left alone:
+// somebody else may have its place by now.
 func (l *ledger) touch(ctx context.Context, id int64, w Window) error {
-	_, err := l.app.AuxNonconcurrentDB().NewQuery(`UPDATE {{groundwork_limit_arrivals}} SET [[at]] = ` + now + `, [[until]] = ` + now + ` + {:length} WHERE [[id]] = {:id}`).
+	_, err := l.app.AuxNonconcurrentDB().NewQuery(`UPDATE {{groundwork_limit_arrivals}} SET [[at]] = ` + now + `, [[until]] = ` + now + ` + {:length} WHERE [[id]] = {:id} AND [[at]] >= ` + now + ` - {:length}`).
 		WithContext(ctx).Bind(dbx.Params{"id": id, "length": w.Length.Milliseconds() + 1}).Execute()
 	if err != nil {
 		return fmt.Errorf("count a failure: %w", err)

@@ -224,7 +224,7 @@ func (s *Slot) takeHere(ctx context.Context) {
 func (s *Slot) GiveBack() { s.change(false) }
 
 // Touch makes a take count from now on instead of from when it was taken: what
-// was tried meanwhile is over now.
+// was tried meanwhile is over now. A take that has left the window stays where it is.
 func (s *Slot) Touch() { s.change(true) }
 
 func (s *Slot) change(again bool) {

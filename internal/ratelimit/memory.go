@@ -92,7 +92,8 @@ func (m *memory) take(key Key, w Window, known bool) Taken {
 	return Taken{OK: true, Remaining: w.Limit - e.total, Grows: time.Duration(e.grows(now, length)), at: at}
 }
 
-// change undoes a take, or makes it count again, from now on.
+// change undoes a take, or makes it count again, from now on. One that has left the
+// window is left alone: somebody else may have its place by now.
 func (m *memory) change(key Key, w Window, at int64, again bool) {
 	s := &m.shards[key[0]%shards]
 	s.mu.Lock()
@@ -104,9 +105,10 @@ func (m *memory) change(key Key, w Window, at int64, again bool) {
 		}
 	}
 	before := cap(e.runs)
-	e.remove(at)
-	if again {
-		e.until = max(e.until, e.add(stamp(w.Limit, int64(w.Length), m.clock()))+int64(w.Length))
+	now, length := m.clock(), int64(w.Length)
+	e.prune(now, length)
+	if e.remove(at) && again {
+		e.until = max(e.until, e.add(stamp(w.Limit, length, now))+length)
 	}
 	s.bytes += int64(cap(e.runs)-before) * runBytes
 }

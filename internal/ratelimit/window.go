@@ -68,8 +68,9 @@ func (a *arrivals) add(at int64) int64 {
 	return at
 }
 
-// remove forgets one arrival that was remembered under at.
-func (a *arrivals) remove(at int64) {
+// remove forgets one arrival that was remembered under at, and says whether there
+// was one.
+func (a *arrivals) remove(at int64) bool {
 	for i := len(a.runs) - 1; i >= 0; i-- {
 		if a.runs[i].at != at {
 			continue
@@ -78,8 +79,9 @@ func (a *arrivals) remove(at int64) {
 		if a.runs[i].n--; a.runs[i].n == 0 {
 			a.runs = append(a.runs[:i], a.runs[i+1:]...)
 		}
-		return
+		return true
 	}
+	return false
 }
 
 // grows is how long it takes until one of those in the window leaves it.
