@@ -865,16 +865,22 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		for i, row := range rows {
 			users[i] = row.User
 		}
-		var out []string
-		err = s.app.ConcurrentDB().NewQuery("SELECT [[user]] FROM {{" + table +
-			"}} WHERE [[category]] = {:category} AND [[channel]] = {:channel} AND [[enabled]] = FALSE AND [[user]] IN (SELECT value FROM json_each({:users}))").
-			Bind(dbx.Params{"category": snapshot.Category, "channel": string(channel), "users": mustJSON(users)}).Column(&out)
+		// A row without a category or a channel is for all of them; the one that says
+		// more about this message wins, a category before a channel.
+		var found []struct {
+			User    string `db:"user"`
+			Enabled bool   `db:"enabled"`
+		}
+		err = s.app.ConcurrentDB().NewQuery("SELECT [[user]], [[enabled]] FROM {{" + table +
+			"}} WHERE [[user]] IN (SELECT value FROM json_each({:users})) AND [[category]] IN ('', {:category}) AND [[channel]] IN ('', {:channel})" +
+			" ORDER BY [[category]] <> '', [[channel]] <> ''").
+			Bind(dbx.Params{"category": snapshot.Category, "channel": string(channel), "users": mustJSON(users)}).All(&found)
 		if err != nil {
 			return nil, fmt.Errorf("find preferences: %w", err)
 		}
-		off := make(map[string]bool, len(out))
-		for _, id := range out {
-			off[id] = true
+		off := make(map[string]bool, len(found))
+		for _, f := range found {
+			off[f.User] = !f.Enabled
 		}
 		for _, row := range rows {
 			if off[row.User] {
