@@ -4,7 +4,7 @@
 // It copies the module from the module cache to a work folder, adds Groundwork to
 // the one place where those tests make their app, and runs them with go test. A
 // failure that known.txt does not have is an error, and so is a line of known.txt
-// that no failure needed any more.
+// that no failure needed any more, unless its reason begins with "sometimes:".
 package main
 
 import (
@@ -31,6 +31,9 @@ var knownText string
 const (
 	pocketbase = "github.com/pocketbase/pocketbase"
 	groundwork = "github.com/groundworkhq/groundwork"
+
+	// sometimes begins the reason of a test that fails in some surroundings only.
+	sometimes = "sometimes: "
 )
 
 func main() {
@@ -83,7 +86,7 @@ func compat(dir, run string, packages []string, verbose bool) error {
 	}
 	if run == "" && len(flag.Args()) == 0 {
 		for name := range known {
-			if !needed[name] {
+			if !needed[name] && !strings.HasPrefix(known[name], sometimes) {
 				return fmt.Errorf("compat/known.txt has %q, which passes: take the line out", name)
 			}
 		}
