@@ -1,10 +1,3 @@
-// Command compat runs PocketBase's own tests on an app that has Groundwork in it,
-// and compares what failed with the list of known differences beside it.
-//
-// It copies the module from the module cache to a work folder, adds Groundwork to
-// the one place where those tests make their app, and runs them with go test. A
-// failure that known.txt does not have is an error, and so is a line of known.txt
-// that no failure needed any more, unless its reason begins with "sometimes:".
 package main
 
 import (
@@ -27,6 +20,11 @@ import (
 
 //go:embed known.txt
 var knownText string
+
+// migrateProgram runs all migrations on the data folder of PocketBase's tests.
+//
+//go:embed migrate.txt
+var migrateProgram string
 
 const (
 	pocketbase = "github.com/pocketbase/pocketbase"
@@ -149,39 +147,6 @@ func prepare(dir string) error {
 	_, err = output(dir, "go", "run", "./compat_migrate")
 	return err
 }
-
-const migrateProgram = `package main
-
-import (
-	"log"
-
-	"github.com/pocketbase/pocketbase/core"
-	_ "github.com/pocketbase/pocketbase/migrations"
-
-	_ "github.com/groundworkhq/groundwork/migrations"
-)
-
-func main() {
-	app := core.NewBaseApp(core.BaseAppConfig{DataDir: "tests/data", EncryptionEnv: "pb_test_env"})
-	if err := app.Bootstrap(); err != nil {
-		log.Fatal(err)
-	}
-	if err := app.RunAllMigrations(); err != nil {
-		log.Fatal(err)
-	}
-	for _, db := range []string{"PRAGMA wal_checkpoint(TRUNCATE)"} {
-		if _, err := app.NonconcurrentDB().NewQuery(db).Execute(); err != nil {
-			log.Fatal(err)
-		}
-		if _, err := app.AuxNonconcurrentDB().NewQuery(db).Execute(); err != nil {
-			log.Fatal(err)
-		}
-	}
-	if err := app.ClearBootstrap(); err != nil {
-		log.Fatal(err)
-	}
-}
-`
 
 // The events of our own records do not count: the tests say how many events a
 // request of PocketBase's causes, and a sign-in makes a session besides.

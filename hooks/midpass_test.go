@@ -75,7 +75,7 @@ func TestAStopDuringAPassCounts(t *testing.T) {
 	require.NoError(t, x.Delete(x.Reload(people[gone])))
 	delete(want, people[gone].Id)
 	want[""] = "skipped recipient_gone" // nothing tells any more whose it was
-	time.Sleep(passAge)
+	time.Sleep(passAge)                 // what waits becomes too old to be trusted
 
 	x.twilio.SetAll(providertest.TwilioFault{})
 	x.twilio.Release()
@@ -130,7 +130,7 @@ func TestAnOptOutOfMailDuringAPassCounts(t *testing.T) {
 	changed := app.Reload(people[moved])
 	changed.Set("email", "new@example.com")
 	require.NoError(t, app.Save(changed))
-	time.Sleep(passAge)
+	time.Sleep(passAge) // what waits becomes too old to be trusted
 
 	smtp.Set(providertest.Behaviour{})
 	require.True(t, waitFor(func() bool { smtp.Release(); return app.Reload(n).GetString("status") == "sent" }))
@@ -189,7 +189,7 @@ func TestADeviceThatChangesHandsDuringAPass(t *testing.T) {
 	require.NoError(t, x.SaveWithContext(notifications.AsServer(t.Context()), device))
 	switchOff(x.App, users[off], category.Id, "push")
 	want[users[off].Id] = "skipped opted_out"
-	time.Sleep(passAge)
+	time.Sleep(passAge) // what waits becomes too old to be trusted
 
 	apple.Set(providertest.APNsBehaviour{})
 	apple.Release()
@@ -229,7 +229,7 @@ func TestNothingLeavesWithoutASecondLook(t *testing.T) {
 		require.NoError(t, err)
 	}
 	rename("notification_suppressions", "elsewhere")
-	time.Sleep(passAge)
+	time.Sleep(passAge) // what waits becomes too old to be trusted
 	smtp.Set(providertest.Behaviour{})
 	require.True(t, waitFor(func() bool { smtp.Release(); return app.Reload(provider).GetString("state") == "failing" }))
 	require.Contains(t, app.Reload(provider).GetString("stateReason"), "database")

@@ -57,9 +57,6 @@ func serveBinary(t *testing.T, binary, dir string) (address string, process *os.
 // serves the same data folder, and survives a kill.
 func TestVersionCheckInTwoProcesses(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds the binary; run without -short")
-	}
 	work := t.TempDir()
 	binary, dir := filepath.Join(work, "groundwork"), filepath.Join(work, "pb_data")
 	build := exec.Command("go", "build", "-o", binary, "github.com/groundworkhq/groundwork")

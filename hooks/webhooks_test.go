@@ -97,7 +97,7 @@ func (x *texting) text(kind, status string) (n, delivery *core.Record) {
 
 // waitFor asks again and again, for as long as a slow machine may need.
 func waitFor(met func() bool) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // between two looks
 		if met() {
 			return true
 		}

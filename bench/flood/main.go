@@ -100,7 +100,7 @@ func run(o options, out io.Writer) (good bool, err error) {
 				return nil, fmt.Errorf("the other client: %w", err)
 			}
 			times = append(times, time.Since(began))
-			time.Sleep(max(o.pause, 40*time.Millisecond)) // a guest may 300 times in ten seconds
+			time.Sleep(max(o.pause, 40*time.Millisecond)) // the pace of a client within its own limit: a guest may 300 times in ten seconds
 		}
 		return times, nil
 	}

@@ -10,9 +10,6 @@ import (
 // It runs and prints what it measured; how fast is nobody's business here.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds the binary; run without -short")
-	}
 	var out bytes.Buffer
 	_, err := run(options{connections: 40, creates: 30, most: 3}, &out)
 	require.NoError(t, err)

@@ -10,9 +10,6 @@ import (
 // The whole attack with the real binary, a kill -9 in the middle, in small.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds the binary; run without -short")
-	}
 	var out bytes.Buffer
 	require.NoError(t, run(options{tries: 300, addresses: 100, connections: 20}, &out), out.String())
 	require.Contains(t, out.String(), "5 reached the comparison before kill -9, 0 after it; 295 were refused with 429")

@@ -11,9 +11,6 @@ import (
 // It runs and prints what it measured; how fast is nobody's business here.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds the binaries; run without -short")
-	}
 	var out bytes.Buffer
 	_, err := run(options{pairs: 3, round: 5 * time.Millisecond, connections: 2, list: 0.95, version: 0.9}, &out)
 	require.NoError(t, err)

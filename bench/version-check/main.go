@@ -197,7 +197,7 @@ func start(binary, work string) (address string, stop func(), err error) {
 		if time.Now().After(deadline) {
 			return fail(errors.New("the binary does not answer"))
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // between two tries to connect: a process that starts gives no signal
 	}
 
 	var signedIn struct{ Token string }

@@ -13,9 +13,6 @@ import (
 // It runs and prints what it measured; how fast is nobody's business here.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds the binary; run without -short")
-	}
 	var out bytes.Buffer
 	ratio, err := run(options{pairs: 3, round: 5 * time.Millisecond, connections: 2, target: 0.95}, &out)
 	require.NoError(t, err)
