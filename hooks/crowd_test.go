@@ -6,6 +6,8 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/stretchr/testify/require"
 
+	"github.com/groundworkhq/groundwork/jobs"
+	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
@@ -31,4 +33,37 @@ func TestASlowCarrierHoldsNobodyElseUp(t *testing.T) {
 		until(t, x.App, n, "status", "sent")
 	}
 	require.Equal(t, 12, x.twilio.Total(), "each once")
+}
+
+// Batches that are asked for again while they wait for their carrier, as happens when
+// a provider's check is through, take no further workers.
+func TestBatchesAskedForTwiceHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	x := newTexting(t)
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	mailProvider(t, x.App, smtp.Config("hello@example.com"), "")
+	x.twilio.SetAll(providertest.TwilioFault{Hold: true})
+	var texts []*core.Record
+	for range 4 { // two under way, two that wait at the gate
+		texts = append(texts, send(t, x.App, map[string]any{"channels": []string{"sms"}}))
+	}
+	onlyThoseFour := func() bool {
+		due, err := jobs.CountDue(t.Context(), x.App)
+		require.NoError(t, err)
+		return due == len(texts)
+	}
+	require.True(t, waitFor(func() bool { return x.twilio.Total() == 2 && onlyThoseFour() }))
+	for range 3 {
+		_, err := jobs.Enqueue(x.App, notifications.ResumedArgs{Channel: notifications.ProviderSMSTransactional}, jobs.Options{})
+		require.NoError(t, err)
+	}
+	require.True(t, waitFor(onlyThoseFour), "who comes to a batch that is under way goes again")
+	until(t, x.App, send(t, x.App, map[string]any{"channels": []string{"email"}}), "status", "sent")
+
+	x.twilio.SetAll(providertest.TwilioFault{})
+	x.twilio.Release()
+	for _, n := range texts {
+		until(t, x.App, n, "status", "sent")
+	}
+	require.Equal(t, 4, x.twilio.Total(), "each once")
 }

@@ -150,9 +150,12 @@ type mailWorker struct{ s *Sender }
 func (mailWorker) Timeout() time.Duration { return 2 * handOverTimeout }
 
 func (w mailWorker) Work(ctx context.Context, job *jobs.Job[MailArgs]) error {
-	s, id := w.s, job.Args.Delivery
-	unlock := s.batches.lock("mail/" + id)
-	defer unlock()
+	id := job.Args.Delivery
+	return unlessBusy(w.s.atWork.do(ctx, "mail/"+id, func() error { return w.s.sendMail(ctx, id) }))
+}
+
+// sendMail makes one try at an account mail.
+func (s *Sender) sendMail(ctx context.Context, id string) error {
 	rows, err := s.findDeliveries(dbx.HashExp{"id": id}, 1)
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ type Sender struct {
 	ledger  *ledger
 	counter *counter
 	shown   *shownMails
-	batches keyedLocks
+	atWork  runs       // batches and account mails
 	reading sync.Mutex // see readPushTargets
 }
 
@@ -261,19 +261,25 @@ type batchWorker struct{ s *Sender }
 func (batchWorker) Timeout() time.Duration { return -1 }
 
 func (w batchWorker) Work(ctx context.Context, job *jobs.Job[BatchArgs]) error {
-	unlock := w.s.batches.lock(fmt.Sprintf("%s/%d", job.Args.Notification, job.Args.Batch))
-	defer unlock()
-	defer w.s.counter.touch(job.Args.Notification)
-	for {
-		again, err := w.s.sendBatch(ctx, job.Args)
-		if err != nil {
-			return err
+	// A provider that is repaired has batches asked for that are under way.
+	return unlessBusy(w.s.atWork.do(ctx, batchKey(job.Args.Notification, job.Args.Batch), func() error {
+		defer w.s.counter.touch(job.Args.Notification)
+		for {
+			again, err := w.s.sendBatch(ctx, job.Args)
+			if err != nil {
+				return err
+			}
+			if !again {
+				w.s.counter.ended(job.Args.Notification, job.Args.Batch)
+				return nil
+			}
 		}
-		if !again {
-			w.s.counter.ended(job.Args.Notification, job.Args.Batch)
-			return nil
-		}
-	}
+	}))
+}
+
+// batchKey is what a batch is called in [Sender.atWork].
+func batchKey(notification string, batch int) string {
+	return fmt.Sprintf("%s/%d", notification, batch)
 }
 
 // sendBatch makes one pass over what is due in a batch. again means that there
@@ -1230,7 +1236,7 @@ type cancelWorker struct{ s *Sender }
 func (w cancelWorker) Work(ctx context.Context, job *jobs.Job[CancelArgs]) error {
 	defer w.s.counter.touch(job.Args.Notification)
 	for ctx.Err() == nil {
-		more, err := w.s.cancelSome(job.Args.Notification)
+		more, err := w.s.cancelSome(ctx, job.Args.Notification)
 		if err != nil || !more {
 			return err
 		}
@@ -1238,18 +1244,23 @@ func (w cancelWorker) Work(ctx context.Context, job *jobs.Job[CancelArgs]) error
 	return ctx.Err()
 }
 
-// storePlanned makes rows of a batch that will not be worked.
-func (s *Sender) storePlanned(n *Notification, planned *plannedBatch) error {
-	unlock := s.batches.lock(fmt.Sprintf("%s/%d", planned.Notification, planned.Batch))
-	defer unlock()
-	rows, err := s.buildRows(n, planned)
-	if err != nil {
-		return err
+// storePlanned makes rows of a batch that will not be worked. One that is being
+// worked makes its own: it is looked for again.
+func (s *Sender) storePlanned(ctx context.Context, n *Notification, planned *plannedBatch) error {
+	err := s.atWork.do(ctx, batchKey(planned.Notification, planned.Batch), func() error {
+		rows, err := s.buildRows(n, planned)
+		if err != nil {
+			return err
+		}
+		return s.storeRows(planned, rows)
+	})
+	if errors.Is(err, errBusy) {
+		return jobs.Snooze(time.Second)
 	}
-	return s.storeRows(planned, rows)
+	return err
 }
 
-func (s *Sender) cancelSome(id string) (more bool, err error) {
+func (s *Sender) cancelSome(ctx context.Context, id string) (more bool, err error) {
 	n, err := FindNotificationByID(s.app, id)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && n.Status() != StatusCancelled {
 		return false, nil
@@ -1262,7 +1273,7 @@ func (s *Sender) cancelSome(id string) (more bool, err error) {
 		return false, err
 	}
 	if planned != nil {
-		return true, s.storePlanned(n, planned)
+		return true, s.storePlanned(ctx, n, planned)
 	}
 	err = s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
@@ -1289,38 +1300,69 @@ func (s *Sender) cancelSome(id string) (more bool, err error) {
 	return more, err
 }
 
-// keyedLocks lets one goroutine at a time work on a key.
-type keyedLocks struct {
-	mu   sync.Mutex
-	held map[string]*keyedLock
+// errBusy says that somebody works on the same thing, and will look at it again.
+var errBusy = errors.New("somebody is at it already")
+
+// unlessBusy is the result of a job whose work somebody else does.
+func unlessBusy(err error) error {
+	if errors.Is(err, errBusy) {
+		return nil
+	}
+	return err
 }
 
-type keyedLock struct {
-	mu   sync.Mutex
-	refs int
+// runs lets one goroutine at a time work on a key and keeps nobody waiting: a
+// worker that waited for another would be missing elsewhere.
+type runs struct {
+	mu    sync.Mutex
+	asked map[string]bool // keys at work; true when somebody asked meanwhile
 }
 
-func (k *keyedLocks) lock(key string) (unlock func()) {
-	k.mu.Lock()
-	if k.held == nil {
-		k.held = map[string]*keyedLock{}
+// do calls work. When somebody is at key already, it returns [errBusy] at once and
+// that one works once more when it is through, whatever came of it.
+func (r *runs) do(ctx context.Context, key string, work func() error) error {
+	if !r.begin(key) {
+		return errBusy
 	}
-	l := k.held[key]
-	if l == nil {
-		l = &keyedLock{}
-		k.held[key] = l
-	}
-	l.refs++
-	k.mu.Unlock()
-	l.mu.Lock()
-	return func() {
-		l.mu.Unlock()
-		k.mu.Lock()
-		if l.refs--; l.refs == 0 {
-			delete(k.held, key)
+	ended := false
+	defer func() {
+		if !ended { // work panicked
+			r.end(key, true)
 		}
-		k.mu.Unlock()
+	}()
+	for {
+		err := work()
+		if ended = r.end(key, ctx.Err() != nil); ended {
+			return err
+		}
 	}
+}
+
+func (r *runs) begin(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, busy := r.asked[key]; busy {
+		r.asked[key] = true
+		return false
+	}
+	if r.asked == nil {
+		r.asked = map[string]bool{}
+	}
+	r.asked[key] = false
+	return true
+}
+
+// end gives key up, unless somebody asked for it since it was begun; giveUp does
+// so anyhow.
+func (r *runs) end(key string, giveUp bool) (ended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked[key] && !giveUp {
+		r.asked[key] = false
+		return false
+	}
+	delete(r.asked, key)
+	return true
 }
 
 func parseDBTime(s string) time.Time {

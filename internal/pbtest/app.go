@@ -47,7 +47,7 @@ type Option func(*hooks.Config)
 func WithConfig(change func(*hooks.Config)) Option { return change }
 
 // NewApp starts an app: local environment, nothing sent, logs and console
-// discarded. Its HTTP server, and with it everything that starts in OnServe,
+// discarded; a failed test prints what the app was doing. Its HTTP server, and with it everything that starts in OnServe,
 // begins with the first use of [App.Handler], [App.URL] or [App.Send].
 func NewApp(t testing.TB, opts ...Option) *App {
 	t.Helper()
@@ -64,14 +64,19 @@ func NewApp(t testing.TB, opts ...Option) *App {
 	}
 	a := &App{TestApp: testApp, t: t}
 
+	log := &tail{}
 	cfg := hooks.Config{
 		// Without one a key file would be made beside the data folder.
-		Key:       strings.Repeat("k", 32),
-		LogOutput: io.Discard,
-		Console:   io.Discard,
+		Key:     strings.Repeat("k", 32),
+		Console: io.Discard,
 	}
 	for _, opt := range opts {
 		opt(&cfg)
+	}
+	if cfg.LogOutput == nil {
+		cfg.LogOutput = log
+	} else {
+		cfg.LogOutput = io.MultiWriter(cfg.LogOutput, log)
 	}
 	if err := hooks.Register(testApp, cfg); err != nil {
 		testApp.Cleanup()
@@ -102,6 +107,9 @@ func NewApp(t testing.TB, opts ...Option) *App {
 		return e.Next()
 	})
 	t.Cleanup(func() {
+		if t.Failed() && !ended {
+			t.Log(a.state(log))
+		}
 		if !ended {
 			testApp.Cleanup()
 		}
