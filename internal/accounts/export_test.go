@@ -9,3 +9,6 @@ func (s *Sessions) Remembered() int {
 	defer s.mu.RUnlock()
 	return len(s.young) + len(s.old) + len(s.spilled)
 }
+
+// RememberLate does what Check does when something has ended since it read h.
+func (s *Sessions) RememberLate(h Holder) { s.remember(h.Key(), h, s.at, s.round+1) }

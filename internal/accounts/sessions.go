@@ -45,7 +45,7 @@ type Sessions struct {
 	synced bool       // guarded by mu: the log was read at least once
 
 	flushMu sync.Mutex
-	spilled map[string]seen // guarded by mu: of sessions that were pushed out, not written yet
+	spilled map[string]seen // guarded by mu: of sessions that are not kept, not written yet
 }
 
 // known is a session that lasts.
@@ -210,8 +210,11 @@ func (s *Sessions) remember(key string, h Holder, at livecache.Stamp, round uint
 	k.use(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at == at && s.round == round && s.signal.Stamp() == at {
+	switch {
+	case s.at == at && s.round == round && s.signal.Stamp() == at:
 		s.add(key, k)
+	case len(s.spilled) < s.max:
+		s.spilled[key] = k.sign() // it is not kept, and was seen all the same
 	}
 }
 

@@ -195,16 +195,17 @@ func TestFlush(t *testing.T) {
 	app := pbtest.NewApp(t)
 	ana := app.User("ana@example.com")
 	sessions := accounts.Of(app)
-	used, idle := begin(t, app, ana), begin(t, app, ana)
+	used, idle, busy := begin(t, app, ana), begin(t, app, ana), begin(t, app, ana)
 	many := make([]accounts.Holder, 600) // more than one batch
 	for i := range many {
 		many[i] = begin(t, app, ana)
 		require.NoError(t, sessions.Check(many[i]))
 	}
 	require.NoError(t, sessions.Check(used))
+	sessions.RememberLate(busy)
 	require.Equal(t, 2020, lastSeen(t, app, used.Session).Year(), "not in the request")
 	require.NoError(t, sessions.Flush(t.Context()))
-	for _, h := range append(many, used) {
+	for _, h := range append(many, used, busy) {
 		require.WithinDuration(t, time.Now(), lastSeen(t, app, h.Session), time.Minute)
 	}
 	require.Equal(t, 2020, lastSeen(t, app, idle.Session).Year())
