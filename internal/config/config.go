@@ -110,7 +110,7 @@ func readSecret(path string) ([]byte, error) {
 func Read(environ []string, readFile func(string) ([]byte, error)) (Values, error) {
 	r := &reader{values: map[string]string{}, readFile: readFile}
 	for _, pair := range environ {
-		if name, value, ok := strings.Cut(pair, "="); ok {
+		if name, value, ok := strings.Cut(pair, "="); ok && !isServiceLink(name, value) {
 			r.values[name] = value
 		}
 	}

@@ -54,6 +54,21 @@ func TestReadTheUsual(t *testing.T) {
 	require.Len(t, v.TrustedProxies, 2)
 }
 
+// A service of the same namespace may be called as our variables begin.
+func TestTheVariablesOfContainerEnginesAreNobodysMistake(t *testing.T) {
+	t.Parallel()
+	v, err := read("GROUNDWORK_SERVICE_HOST=10.0.0.3", "GROUNDWORK_SERVICE_PORT=8090", "GROUNDWORK_SERVICE_PORT_HTTP=8090", "GROUNDWORK_PORT=tcp://10.0.0.3:8090",
+		"GROUNDWORK_PORT_8090_TCP=tcp://10.0.0.3:8090", "GROUNDWORK_PORT_8090_TCP_PROTO=tcp", "GROUNDWORK_PORT_8090_TCP_PORT=8090", "GROUNDWORK_PORT_8090_TCP_ADDR=10.0.0.3",
+		"SMTP_SERVICE_HOST=10.0.0.4", "SMTP_PORT=tcp://10.0.0.4:25", "SMTP_PORT_25_TCP=tcp://10.0.0.4:25")
+	require.NoError(t, err)
+	require.Nil(t, v.SMTP)
+
+	_, err = read("GROUNDWORK_PORT=8090")
+	require.ErrorContains(t, err, "GROUNDWORK_PORT is not a variable of Groundwork")
+	_, err = read("SMTP_HOST=m", "SMTP_FROM=a@example.com", "SMTP_PORT=http://x")
+	require.ErrorContains(t, err, "SMTP_PORT is")
+}
+
 func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
