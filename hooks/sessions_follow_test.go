@@ -311,6 +311,7 @@ func secondApp(t *testing.T, app *pbtest.App) func(method, path, token string) i
 	second := core.NewBaseApp(core.BaseAppConfig{DataDir: app.DataDir()})
 	require.NoError(t, hooks.Register(second, hooks.Config{Key: strings.Repeat("k", 32), LogOutput: io.Discard, Console: io.Discard}))
 	require.NoError(t, second.Bootstrap())
+	second.OnServe().Unbind("__pbCronStart__") // as in pbtest
 	router, err := apis.NewRouter(second)
 	require.NoError(t, err)
 	serve := &core.ServeEvent{Router: router, Server: &http.Server{}}
