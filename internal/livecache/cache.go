@@ -21,6 +21,7 @@ type Cache[T any] struct {
 	app    core.App
 	source *source
 	load   func(app core.App) (T, error)
+	retry  time.Duration // retryAfter
 
 	mu      sync.Mutex // one load at a time
 	current atomic.Pointer[snapshot[T]]
@@ -42,7 +43,7 @@ type snapshot[T any] struct {
 // changed afterwards. It is not called while the collection does not exist: the
 // value is then T's zero value.
 func New[T any](app core.App, collectionID string, load func(app core.App) (T, error)) *Cache[T] {
-	return &Cache[T]{app: app, source: hubOf(app).source(collectionID), load: load}
+	return &Cache[T]{app: app, source: hubOf(app).source(collectionID), load: load, retry: retryAfter}
 }
 
 // Get returns the current copy. It must not be changed.
@@ -76,7 +77,7 @@ func (c *Cache[T]) reload() (T, error) {
 	next.value, next.err = c.read()
 	next.loaded = next.err == nil
 	if next.err != nil {
-		next.retryAt = time.Now().Add(retryAfter)
+		next.retryAt = time.Now().Add(c.retry)
 		if previous != nil && previous.loaded {
 			next.value, next.loaded = previous.value, true
 			c.app.Logger().Warn("A collection could not be read again; its earlier content stays in use.",

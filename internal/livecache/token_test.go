@@ -71,5 +71,5 @@ func TestTokenMappingEndsWithTheToken(t *testing.T) {
 	require.True(t, mapped())
 	a.close()
 	require.NotZero(t, a.read()+1) // it is alive until here
-	require.Eventually(t, func() bool { runtime.GC(); return !mapped() }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { runtime.GC(); return !mapped() }, patience, 5*time.Millisecond)
 }

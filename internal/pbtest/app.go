@@ -47,8 +47,12 @@ type Option func(*hooks.Config)
 func WithConfig(change func(*hooks.Config)) Option { return change }
 
 // NewApp starts an app: local environment, nothing sent, logs and console
-// discarded; a failed test prints what the app was doing. Its HTTP server, and with it everything that starts in OnServe,
-// begins with the first use of [App.Handler], [App.URL] or [App.Send].
+// discarded; a failed test prints what the app was doing. Its HTTP server, and with
+// it everything that starts in OnServe, begins with the first use of [App.Handler],
+// [App.URL] or [App.Send].
+//
+// What is due by the clock (app.Cron()) does not run by itself: it would come in
+// between in the tests that happen to be under way when a minute begins.
 func NewApp(t testing.TB, opts ...Option) *App {
 	t.Helper()
 
@@ -89,6 +93,7 @@ func NewApp(t testing.TB, opts ...Option) *App {
 	}
 	// PocketBase writes its request log in goroutines that outlive a test.
 	testApp.Settings().Logs.MaxDays = 0
+	testApp.OnServe().Unbind("__pbCronStart__")
 
 	a.handler = sync.OnceValue(a.buildHandler)
 	a.server = sync.OnceValue(func() *httptest.Server {

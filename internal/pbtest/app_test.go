@@ -3,6 +3,7 @@ package pbtest_test
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tests"
@@ -15,6 +16,7 @@ import (
 func TestNewApp(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
+	app.Cron().SetInterval(time.Millisecond) // in place of a minute
 
 	_, err := app.FindCollectionByNameOrId(notifications.CollectionNotifications)
 	require.NoError(t, err)
@@ -35,6 +37,7 @@ func TestNewApp(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, httpRes.Body.Close())
 	require.Equal(t, 200, httpRes.StatusCode)
+	require.False(t, app.Cron().HasStarted(), "no test runs into the beginning of a minute")
 }
 
 func TestAppsAreApart(t *testing.T) {

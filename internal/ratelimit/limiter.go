@@ -59,7 +59,7 @@ func New(o Options) (*Limiter, error) {
 	}
 	if o.Redis != "" {
 		var err error
-		if l.shared, err = newRedis(o.Redis, o.Log); err != nil {
+		if l.shared, err = newRedis(o.Redis, redisTimeout, o.Log); err != nil {
 			return nil, err
 		}
 	}

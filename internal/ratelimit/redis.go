@@ -27,10 +27,11 @@ const (
 // When Redis does not answer, take says so and the caller counts here alone. A
 // Redis that hangs costs one request in two seconds a quarter of a second.
 type redisLogs struct {
-	client *redis.Client
-	log    *slog.Logger
-	down   atomic.Bool
-	retry  atomic.Int64 // Unix nanoseconds
+	client  *redis.Client
+	timeout time.Duration // of one call
+	log     *slog.Logger
+	down    atomic.Bool
+	retry   atomic.Int64 // Unix nanoseconds
 }
 
 // silent keeps the client's own lines off standard error: what matters is logged
@@ -39,18 +40,18 @@ type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
 
-func newRedis(address string, log *slog.Logger) (*redisLogs, error) {
+func newRedis(address string, timeout time.Duration, log *slog.Logger) (*redisLogs, error) {
 	options, err := redis.ParseURL(address)
 	if err != nil {
 		return nil, fmt.Errorf("read the address of Redis: %w", err)
 	}
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = redisTimeout, redisTimeout, redisTimeout, redisTimeout
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = timeout, timeout, timeout, timeout
 	options.MaxRetries, options.DialerRetries = -1, 1
 	options.ContextTimeoutEnabled = true
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	redis.SetLogger(silent{})
-	return &redisLogs{client: redis.NewClient(options), log: log}, nil
+	return &redisLogs{client: redis.NewClient(options), timeout: timeout, log: log}, nil
 }
 
 // What both scripts begin with: the time in microseconds, the log as a flat list
@@ -153,7 +154,7 @@ func (r *redisLogs) take(key Key, w Window) (taken Taken, ok bool) {
 		return Taken{}, false
 	}
 	// Not the request's context: a client that goes away is no failure of Redis.
-	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.timeout)
 	defer cancel()
 	answer, err := redisTake.Run(ctx, r.client, redisKey(key), w.Limit, w.Length.Microseconds()).Int64Slice()
 	if err == nil && len(answer) != 4 {
@@ -172,7 +173,7 @@ func (r *redisLogs) change(key Key, w Window, at int64, again bool) {
 	if !r.ready() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.timeout)
 	defer cancel()
 	mode := "0"
 	if again {

@@ -210,7 +210,7 @@ func TestABlackHoleIsNoticed(t *testing.T) {
 	t.Parallel()
 	double, p, _ := start(t, providertest.APNsOptions{})
 	// Long enough for a busy machine to answer a PING while there is no hole.
-	apns.Tune(p, apns.Timing{Quiet: 20 * time.Millisecond, PingTimeout: 2 * time.Second})
+	apns.Tune(p, apns.Timing{Quiet: 20 * time.Millisecond, PingTimeout: 5 * time.Second})
 	require.Equal(t, notifications.Accepted, p.Send(t.Context(), message(0, "hello")).Kind)
 	double.BlackHole()
 	for _, o := range burst(t.Context(), p, 1, 10) {

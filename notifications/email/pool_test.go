@@ -59,7 +59,8 @@ func TestABrokenIdleConnectionIsReplaced(t *testing.T) {
 			require.NoError(t, smtp.Down())
 			require.NoError(t, smtp.Up())
 		}},
-		"with a farewell": {opts: providertest.SMTPOptions{IdleTimeout: 300 * time.Millisecond}, idle: func(t *testing.T, smtp *providertest.SMTP) {
+		"with a farewell": {opts: providertest.SMTPOptions{Transcript: true}, idle: func(t *testing.T, smtp *providertest.SMTP) {
+			smtp.Farewell()
 			require.Eventually(t, func() bool { _, open, _ := smtp.Connections(); return open == 0 }, time.Minute, time.Millisecond)
 		}},
 		"after so many mails": {opts: providertest.SMTPOptions{MaxPerConnection: 1}, idle: func(*testing.T, *providertest.SMTP) {}},
@@ -78,6 +79,9 @@ func TestABrokenIdleConnectionIsReplaced(t *testing.T) {
 			require.Equal(t, 5, smtp.Total())
 			made, _, _ := smtp.Connections()
 			require.EqualValues(t, 5, made)
+			if tc.opts.Transcript {
+				require.Equal(t, 5, strings.Count(smtp.Transcript(), "421 "), "it said so")
+			}
 		})
 	}
 }

@@ -297,7 +297,7 @@ func (s *SMTP) Down() error {
 	}
 	<-served
 	// Only then is the ledger final: a handler may just be taking a mail.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		s.mu.Lock()
@@ -321,6 +321,16 @@ func (s *SMTP) HangUp() {
 	defer s.mu.Unlock()
 	for w := range s.wires {
 		w.cut()
+	}
+}
+
+// Farewell ends the connections there are with 421, as [SMTPOptions.IdleTimeout]
+// does. What is read of a command by then is lost: call it when none is under way.
+func (s *SMTP) Farewell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.wires {
+		_ = w.raw.SetReadDeadline(time.Now()) // one that has ended needs none
 	}
 }
 

@@ -255,7 +255,7 @@ func (d *Twilio) Down() error {
 	<-served
 	d.followS.Wait()
 	// Only then is the ledger final: a request may just be taken.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err2 := server.Shutdown(ctx); err == nil && !errors.Is(err2, http.ErrServerClosed) {
 		err = err2
