@@ -358,6 +358,41 @@ func TestAPausedServiceHoldsOnlyItsOwn(t *testing.T) {
 	require.Len(t, app.peer.messages("t-google"), 1)
 }
 
+// A service is put right while a batch is under way that has found it paused and
+// waits for another service.
+func TestAServiceThatIsRepairedDuringAPass(t *testing.T) {
+	t.Parallel()
+	app := newPushApp(t, apnsRow, notifications.ProviderConfig{Channel: notifications.ProviderFCM, Name: "Google", Config: map[string]any{"projectId": "shop"}})
+	ana := app.User("ana@example.com")
+	app.device(ana, "t-apple", nil)
+	app.device(ana, "t-google", map[string]any{"platform": "android"})
+	apple := notifications.EnvironmentProviderID(notifications.ProviderAPNs)
+	idle := func() bool {
+		due, err := jobs.CountDue(t.Context(), app)
+		require.NoError(t, err)
+		return due == 0
+	}
+	require.Eventually(t, idle, patience, 10*time.Millisecond, "the checks of the start")
+	require.NoError(t, app.providers.Pause(app, apple, "The key is wrong."))
+	app.peer.hold = make(chan struct{})
+	n := app.push(nil)
+	require.Eventually(t, func() bool { return app.peer.total() == 1 }, patience, time.Millisecond)
+
+	row, err := app.FindRecordById(notifications.CollectionProviders, apple)
+	require.NoError(t, err)
+	row.Set("action", "resume")
+	require.NoError(t, app.Save(row))
+	require.Eventually(t, func() bool {
+		due, err := jobs.CountDue(t.Context(), app)
+		require.NoError(t, err)
+		return due == 1 && app.Reload(row).GetString("state") == "ok"
+	}, patience, 10*time.Millisecond, "all is said, and the batch is under way")
+	close(app.peer.hold)
+	app.ends(n, "sent")
+	require.Len(t, app.peer.messages("t-apple"), 1)
+	require.Len(t, app.peer.messages("t-google"), 1)
+}
+
 func TestAmbiguousPushIsRepeatedWithTheSameCollapseID(t *testing.T) {
 	t.Parallel()
 	app := newPushApp(t, apnsRow)

@@ -142,14 +142,13 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	if err != nil {
 		return err
 	}
-	// 'pending' stands in the text: only so does SQLite use the index of those.
-	query := app.DB().Select("notification").Distinct(true).From(deliveries).
-		Where(dbx.NewExp("[[status]] = 'pending'")).AndWhere(dbx.HashExp{"channel": string(channel)})
-	if kind := ch.Kind(); kind != "" {
-		query.AndWhere(dbx.HashExp{"kind": string(kind)})
-	}
+	// 'pending' stands in the text: only so does SQLite use the index of those. A batch
+	// that is under way may have found the provider paused, and have no rows yet.
 	var ids []string
-	if err := query.Column(&ids); err != nil {
+	err = app.DB().NewQuery("SELECT [[notification]] FROM {{" + deliveries + "}} WHERE [[status]] = 'pending' AND [[channel]] = {:channel} AND ({:kind} = '' OR [[kind]] = {:kind})" +
+		" UNION SELECT [[notification]] FROM {{groundwork_batches}} WHERE [[channel]] = {:channel}").
+		Bind(dbx.Params{"channel": string(channel), "kind": string(ch.Kind())}).Column(&ids)
+	if err != nil {
 		return fmt.Errorf("find what waits for %s: %w", ch, err)
 	}
 	for _, id := range ids {
