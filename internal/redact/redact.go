@@ -24,8 +24,10 @@ var secretNames = map[string]bool{
 // Name says whether the value of a field, parameter or header of this name is
 // secret.
 func Name(name string) bool {
-	return secretNames[strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))]
+	return secretNames[joined.Replace(strings.ToLower(name))]
 }
+
+var joined = strings.NewReplacer("-", "", "_", "")
 
 // names is secretNames as they are written, for free text.
 const names = `pass(?:word(?:_?confirm)?|wd)|(?:old|new)_?password|(?:(?:access|refresh|id)[_-]?)?token(?:key)?|otp_?id|mfa_?id|code(?:_?verifier)?|createdata|(?:client[_-]?)?secret|api[_-]?key|authorization|(?:set-)?cookie|signature`
@@ -39,18 +41,36 @@ var (
 	long = regexp.MustCompile(`\b(?:[A-Fa-f0-9]{32,}|[A-Za-z0-9+/_-]{48,}={0,2})`)
 )
 
+// shortest is the length of the shortest match of long.
+const shortest = 32
+
 // String takes secrets out of free text, such as an error.
 func String(s string) string {
-	s = jwt.ReplaceAllString(s, Mark)
-	s = bearer.ReplaceAllString(s, "$1 "+Mark)
-	s = pair.ReplaceAllString(s, "$1"+Mark)
+	s = withoutTokens(s)
+	if holdsAny(s, &schemes) {
+		s = bearer.ReplaceAllString(s, "$1 "+Mark)
+	}
+	if strings.ContainsAny(s, ":=") && holdsAny(s, &stems) {
+		s = pair.ReplaceAllString(s, "$1"+Mark)
+	}
 	return withoutKeys(s)
+}
+
+// withoutTokens takes out what looks like a token of ours.
+func withoutTokens(s string) string {
+	if !strings.Contains(s, "eyJ") {
+		return s
+	}
+	return jwt.ReplaceAllString(s, Mark)
 }
 
 // withoutKeys takes out what looks like a key. A path of this product is as long
 // as one, and its words and ids have no capital letters; of 48 characters of
 // base64 twenty are capitals.
 func withoutKeys(s string) string {
+	if !holdsRun(s, shortest) {
+		return s
+	}
 	return long.ReplaceAllStringFunc(s, func(run string) string {
 		if !strings.Contains(run, "/") {
 			return Mark
@@ -82,7 +102,7 @@ const longest = 48
 // its whole query.
 func URL(s string) string {
 	path, query, has := strings.Cut(s, "?")
-	path = withoutKeys(jwt.ReplaceAllString(path, Mark))
+	path = withoutKeys(withoutTokens(path))
 	if !has {
 		return path
 	}

@@ -62,6 +62,54 @@ func TestPathsStayReadable(t *testing.T) {
 	require.Equal(t, "/api/unsubscribe/"+Mark, URL("/api/unsubscribe/"+strings.Repeat("abcdefghjk234567", 4)))
 }
 
+// The patterns alone, without a look at whether they can match.
+func thoroughly(s string) string {
+	s = jwt.ReplaceAllString(s, Mark)
+	s = bearer.ReplaceAllString(s, "$1 "+Mark)
+	s = pair.ReplaceAllString(s, "$1"+Mark)
+	if long.MatchString(s) {
+		return withoutKeys(s)
+	}
+	return s
+}
+
+func TestHintsMissNothing(t *testing.T) {
+	t.Parallel()
+	names := []string{
+		"password", "passwordConfirm", "password_confirm", "passwd", "oldPassword", "new_password", "token", "tokenKey", "access_token", "refresh-token", "idToken",
+		"otpId", "otp_id", "mfaId", "mfa_id", "code", "codeVerifier", "code_verifier", "createData", "secret", "client-secret", "clientsecret",
+		"apikey", "api_key", "API-Key", "authorization", "cookie", "Set-Cookie", "signature",
+		"\u017fecret", "\u017fignature", "to\u212aen", "coo\u212aie", // letters that patterns fold
+	}
+	for _, name := range names {
+		for _, text := range []string{name + "=" + secret, "é " + strings.ToUpper(name) + ": " + secret, `{"` + name + `":"` + secret + `"}`} {
+			require.Equal(t, thoroughly(text), String(text), text)
+		}
+	}
+	for _, text := range []string{
+		"BEARER " + secret, "basic " + secret, "ba\u017fic " + secret, "x eyJabcde.f", strings.Repeat("a", 31), strings.Repeat("a", 32), strings.Repeat("Z", 48) + "==", "",
+	} {
+		require.Equal(t, thoroughly(text), String(text), text)
+	}
+}
+
+func FuzzHintsMissNothing(f *testing.F) {
+	for _, text := range []string{"GET /api/version-check?platform=ios", "password=x", "Bearer abc", "eyJabcdef.ghi", strings.Repeat("0f", 20), "to\u212aen=1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) { require.Equal(t, thoroughly(text), String(text)) })
+}
+
+func BenchmarkValue(b *testing.B) {
+	row := map[string]any{"type": "request", "url": "/api/version-check?platform=ios&version=1.2.3", "method": "GET", "status": 200, "execTime": 0.2,
+		"referer": "", "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36", "auth": "users",
+		"userIP": "192.0.2.1", "remoteIP": "192.0.2.1"}
+	b.ReportAllocs()
+	for b.Loop() {
+		Value(row)
+	}
+}
+
 func FuzzNoSecretSurvives(f *testing.F) {
 	f.Add("before ", "after")
 	f.Fuzz(func(t *testing.T, before, after string) {
