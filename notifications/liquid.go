@@ -150,15 +150,17 @@ func parseLiquid(field, source string) (root render.Node, wrong *TemplateError) 
 	defer func() {
 		// The library panics at some nonsense, such as a number without end.
 		if r := recover(); r != nil {
-			wrong = &TemplateError{field, fmt.Sprintf("The template cannot be read: %v.", r)}
+			wrong = &TemplateError{Field: field, Sentence: fmt.Sprintf("The template cannot be read: %v.", r)}
 		}
 	}()
-	if sentence := checkRanges(source); sentence != "" {
-		return nil, &TemplateError{field, sentence}
+	if line, sentence := checkRanges(source); sentence != "" {
+		return nil, &TemplateError{Field: field, Line: line, Sentence: sentence}
 	}
 	// Liquid takes an unclosed brace as text: everybody would read it.
-	if open := unclosedPattern.FindString(liquidTag.ReplaceAllString(source, "")); open != "" && !rawPattern.MatchString(source) {
-		return nil, &TemplateError{field, fmt.Sprintf("%q is opened and never closed: write it as {{ user.name }}.", open)}
+	outside := liquidTag.ReplaceAllStringFunc(source, func(tag string) string { return strings.Repeat("\n", strings.Count(tag, "\n")) })
+	if open := unclosedPattern.FindStringIndex(outside); open != nil && !rawPattern.MatchString(source) {
+		return nil, &TemplateError{Field: field, Line: lineAt(outside, open[0]),
+			Sentence: fmt.Sprintf("%q is opened and never closed: write it as {{ user.name }}.", outside[open[0]:open[1]])}
 	}
 	source = rawOrCapture.ReplaceAllStringFunc(source, func(s string) string {
 		if !strings.HasSuffix(s, "capture") {
@@ -172,10 +174,21 @@ func parseLiquid(field, source string) (root render.Node, wrong *TemplateError) 
 	})
 	root, err := liquidConfig.Compile(source, parser.SourceLoc{})
 	if err != nil {
-		return nil, &TemplateError{field, plainLiquid("The template cannot be read", err)}
+		// The library counts lines from 0 when it begins nowhere.
+		return nil, &TemplateError{Field: field, Line: err.LineNumber() + 1, Sentence: plainLiquid("The template cannot be read", err)}
 	}
-	watchLoops(root)
+	watch(root)
 	return root, nil
+}
+
+// lineAt is the line of a text, from 1, that the byte at offset stands in.
+func lineAt(source string, offset int) int { return 1 + strings.Count(source[:offset], "\n") }
+
+// tag is what stands between one pair of braces of a text, such as "user.name |
+// upcase" and "if user.vip". Quoted words are emptied: a name in them is only a word.
+type tag struct {
+	text string
+	line int // from 1
 }
 
 var (
@@ -183,11 +196,9 @@ var (
 	filterPattern = regexp.MustCompile(`\|\s*([A-Za-z_][\w\-]*\??)`)
 )
 
-// tagsOf returns what stands between the braces of a text, such as "user.name |
-// upcase" and "if user.vip". What raw and comment hold is left out, and quoted
-// words are emptied: a name in them is only a word.
-func tagsOf(source string) []string {
-	var tags []string
+// tagsOf returns the tags of a text, without what raw and comment hold.
+func tagsOf(source string) []tag {
+	var tags []tag
 	end := "" // of raw or comment
 	for _, token := range parser.Scan(source, parser.SourceLoc{}, nil) {
 		switch {
@@ -198,7 +209,7 @@ func tagsOf(source string) []string {
 		case token.Type == parser.TagTokenType && (token.Name == "raw" || token.Name == "comment"):
 			end = "end" + token.Name
 		case token.Type == parser.TagTokenType || token.Type == parser.ObjTokenType:
-			tags = append(tags, strings.TrimSpace(token.Name+" "+quotedPattern.ReplaceAllString(token.Args, `""`)))
+			tags = append(tags, tag{strings.TrimSpace(token.Name + " " + quotedPattern.ReplaceAllString(token.Args, `""`)), token.SourceLoc.LineNo + 1})
 		}
 	}
 	return tags
@@ -206,61 +217,74 @@ func tagsOf(source string) []string {
 
 // checkFilters refuses filters that do not exist, and in HTML the one that can
 // make markup of an escaped value.
-func checkFilters(tags []string, inHTML bool) (sentence string) {
-	for _, tag := range tags {
-		for _, m := range filterPattern.FindAllStringSubmatch(tag, -1) {
+func checkFilters(tags []tag, inHTML bool) (line int, sentence string) {
+	for _, t := range tags {
+		for _, m := range filterPattern.FindAllStringSubmatch(t.text, -1) {
 			switch name := m[1]; {
 			case !liquidFilters[name]:
-				return fmt.Sprintf("There is no filter %q: check the spelling, or leave it out.", name)
+				return t.line, fmt.Sprintf("There is no filter %q: check the spelling, or leave it out.", name)
 			case inHTML && name == "url_decode":
-				return "The filter url_decode cannot be used in HTML: what somebody wrote could become part of the page. Leave it out, or hand over a decoded value."
+				return t.line, "The filter url_decode cannot be used in HTML: what somebody wrote could become part of the page. Leave it out, or hand over a decoded value."
 			}
 		}
 	}
-	return ""
+	return 0, ""
 }
 
 // checkRanges refuses ranges that are too long. Where only the loop's own limit
 // bounds a range, it must stand in a loop: a filter makes a list of all of it.
-func checkRanges(source string) (sentence string) {
-	for _, tag := range liquidTag.FindAllString(source, -1) {
+func checkRanges(source string) (line int, sentence string) {
+	for _, at := range liquidTag.FindAllStringIndex(source, -1) {
+		tag := source[at[0]:at[1]]
 		for _, m := range rangePattern.FindAllStringSubmatch(tag, -1) {
 			from, fromErr := strconv.ParseInt(m[1], 10, 32)
 			to, toErr := strconv.ParseInt(m[2], 10, 32)
 			switch {
 			case fromErr == nil && toErr == nil && to-from <= maxRange && from-to <= maxRange:
 			case isNumber(m[1]) && isNumber(m[2]):
-				return fmt.Sprintf("It counts through %s, which is too long: the limit is %d steps.", m[0], maxRange)
+				return lineAt(source, at[0]), fmt.Sprintf("It counts through %s, which is too long: the limit is %d steps.", m[0], maxRange)
 			case !loopPattern.MatchString(tag):
-				return fmt.Sprintf("%s is only possible in a loop such as {%% for i in %s %%}.", m[0], m[0])
+				return lineAt(source, at[0]), fmt.Sprintf("%s is only possible in a loop such as {%% for i in %s %%}.", m[0], m[0])
 			}
 		}
 	}
-	return ""
+	return 0, ""
 }
 
 func isNumber(s string) bool {
 	return s != "" && strings.Trim(s, "-0123456789") == ""
 }
 
-// watchLoops makes every turn of every loop look at the clock.
-func watchLoops(n render.Node) {
+// watch makes every turn of every loop look at the clock, and every tag tell
+// where it stands: an error would otherwise name the loop around it.
+func watch(n render.Node) {
 	switch n := n.(type) {
 	case *render.SeqNode:
 		for _, child := range n.Children {
-			watchLoops(child)
+			watch(child)
 		}
+	case *render.ObjectNode:
+		locate(&n.Token)
+	case *render.TagNode:
+		locate(&n.Token)
 	case *render.BlockNode:
+		locate(&n.Token)
 		for _, child := range n.Body {
-			watchLoops(child)
+			watch(child)
 		}
 		for _, clause := range n.Clauses {
-			watchLoops(clause)
+			watch(clause)
 		}
 		if n.Name == "for" || n.Name == "tablerow" {
 			n.Body = append([]render.Node{tickNode}, n.Body...)
 		}
 	}
+}
+
+// locate gives a tag itself as the name of its file, which the library puts into
+// its errors and then leaves as they are.
+func locate(t *parser.Token) {
+	t.SourceLoc = parser.SourceLoc{Pathname: t.Source, LineNo: t.SourceLoc.LineNo + 1}
 }
 
 // renderLiquid renders a parsed part within its budget.

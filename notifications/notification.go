@@ -1,6 +1,7 @@
 package notifications
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -125,8 +126,18 @@ func (n *Notification) Snapshot() (Snapshot, error) {
 	return s, nil
 }
 
-// SetSnapshot stores what is sent.
-func (n *Notification) SetSnapshot(s Snapshot) { n.Set("content", s) }
+// SetSnapshot stores what is sent. HTML is not escaped in it: that would make it
+// several times as long.
+func (n *Notification) SetSnapshot(s Snapshot) {
+	var raw bytes.Buffer
+	encoder := json.NewEncoder(&raw)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(s); err != nil {
+		n.Set("content", s) // its validation says what is wrong
+		return
+	}
+	n.Set("content", types.JSONRaw(bytes.TrimSpace(raw.Bytes())))
+}
 
 // Plan is how far the planner has come.
 type Plan struct {

@@ -259,6 +259,7 @@ type deviceRow struct {
 	PushService string `db:"pushService"`
 	App         string `db:"app"`
 	Environment string `db:"environment"`
+	Locale      string `db:"locale"`
 }
 
 // route is the way to the device.
@@ -305,7 +306,7 @@ func findDevices(app core.App, field string, values []string) ([]deviceRow, erro
 		return nil, err
 	}
 	// The list is one parameter, so that the statement stays small.
-	query, err := app.ConcurrentDB().NewQuery("SELECT d.[[id]], d.[[user]], d.[[token]], d.[[platform]], d.[[pushService]], d.[[app]], d.[[environment]]" +
+	query, err := app.ConcurrentDB().NewQuery("SELECT d.[[id]], d.[[user]], d.[[token]], d.[[platform]], d.[[pushService]], d.[[app]], d.[[environment]], d.[[locale]]" +
 		" FROM json_each({:values}) j CROSS JOIN {{" + table + "}} d ON d.[[" + field + "]] = j.value AND d.[[status]] = 'active'").
 		Bind(dbx.Params{"values": mustJSON(values)}).Rows()
 	if err != nil {
@@ -315,7 +316,7 @@ func findDevices(app core.App, field string, values []string) ([]deviceRow, erro
 	rows := make([]deviceRow, 0, len(values))
 	for query.Next() {
 		var d deviceRow
-		if err := query.Scan(&d.ID, &d.User, &d.Token, &d.Platform, &d.PushService, &d.App, &d.Environment); err != nil {
+		if err := query.Scan(&d.ID, &d.User, &d.Token, &d.Platform, &d.PushService, &d.App, &d.Environment, &d.Locale); err != nil {
 			return nil, fmt.Errorf("find devices: %w", err)
 		}
 		rows = append(rows, d)

@@ -16,6 +16,8 @@ import (
 // recipient is what sending needs to know of a person.
 type recipient struct {
 	ID, Email, Name string
+	// Locale is only read when there are translations to choose from.
+	Locale string
 	// Phone need not be verified: only a code or a superuser puts one there.
 	Phone string
 	// Vars is what templates see of the person.
@@ -75,6 +77,9 @@ func newPeopleColumns(users *core.Collection, texts *Compiled, besides ...string
 	}) {
 		return nil
 	}
+	if len(texts.locales) > 0 {
+		besides = append(slices.Clone(besides), "locale")
+	}
 	c := &peopleColumns{names: []string{core.FieldNameId}}
 	for _, name := range slices.Concat(besides, []string{"name"}, fields) {
 		f := users.Fields.GetByName(name)
@@ -107,6 +112,8 @@ func (c *peopleColumns) recipient() *recipient {
 			p.Phone = text
 		case "name":
 			p.Name = text
+		case "locale":
+			p.Locale = text
 		}
 		// A template sees a person's e-mail, whoever else does.
 		if isShown(f) || c.names[i+1] == core.FieldNameEmail {
@@ -135,7 +142,7 @@ func findPushTargets(app core.App, ids []string, texts *Compiled, besides ...str
 	}
 	// One column for all of a device: each one more costs as much as finding the row.
 	query, err := app.NonconcurrentDB().NewQuery("SELECT " + columns.sql("u") + ", d.[[id]] || char(31) || d.[[token]] || char(31) ||" +
-		" d.[[platform]] || char(31) || d.[[pushService]] || char(31) || d.[[environment]] || char(31) || d.[[app]]" +
+		" d.[[platform]] || char(31) || d.[[pushService]] || char(31) || d.[[environment]] || char(31) || d.[[locale]] || char(31) || d.[[app]]" +
 		" FROM json_each({:ids}) j CROSS JOIN {{" + users.Name + "}} u ON u.[[id]] = j.value" +
 		" LEFT JOIN {{" + table + "}} d ON d.[[user]] = u.[[id]] AND d.[[status]] = 'active'").Bind(dbx.Params{"ids": mustJSON(ids)}).Rows()
 	if err != nil {
@@ -162,8 +169,8 @@ func findPushTargets(app core.App, ids []string, texts *Compiled, besides ...str
 		token, kind, _ := strings.Cut(rest, "\x1f")
 		like := kinds[kind]
 		if like == nil {
-			part := strings.SplitN(kind, "\x1f", 4)
-			like = &deviceRow{Platform: part[0], PushService: part[1], Environment: part[2], App: part[3]}
+			part := strings.SplitN(kind, "\x1f", 5)
+			like = &deviceRow{Platform: part[0], PushService: part[1], Environment: part[2], Locale: part[3], App: part[4]}
 			kinds[kind] = like
 		}
 		d := *like
@@ -200,7 +207,7 @@ func findWholeRecipients(app core.App, users *core.Collection, ids []string) (ma
 	}
 	found := make(map[string]*recipient, len(records))
 	for _, r := range records {
-		found[r.Id] = &recipient{ID: r.Id, Email: r.Email(), Phone: r.GetString("phone"), Name: r.GetString("name"), Vars: userVars(r)}
+		found[r.Id] = &recipient{ID: r.Id, Email: r.Email(), Phone: r.GetString("phone"), Name: r.GetString("name"), Locale: r.GetString("locale"), Vars: userVars(r)}
 	}
 	return found, nil
 }

@@ -50,7 +50,7 @@ func (e FieldErrors) addError(field string, err error) error {
 	}
 	var template *TemplateError
 	if errors.As(err, &template) {
-		e.add(field, "template", template.Sentence)
+		e.add(field, "template", template.Error())
 		return nil
 	}
 	return err
@@ -112,10 +112,18 @@ func (n *Notification) Check(app core.App, now time.Time) error {
 func (e FieldErrors) addTemplate(err error) error {
 	var template *TemplateError
 	if errors.As(err, &template) {
-		e.add(orElse(template.Field, "body"), "template", template.Sentence)
+		e.addWrong(template)
 		return nil
 	}
 	return err
+}
+
+func (e FieldErrors) addWrong(template *TemplateError) {
+	field := orElse(template.Field, "body")
+	if template.Locale != "" {
+		field = "translations"
+	}
+	e.add(field, "template", template.Error())
 }
 
 func (n *Notification) ownContent() Content {
@@ -290,12 +298,23 @@ func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, 
 		if err != nil {
 			return s, nil, fmt.Errorf("find template of notification %s: %w", n.Id, err)
 		}
-		content := contentOfTemplate(template)
-		// What the notification itself says wins over the template.
-		content.Title, content.Body = orElse(n.Title(), content.Title), orElse(n.Body(), content.Body)
+		content, err := contentOfTemplate(template)
+		if err != nil {
+			return s, nil, errs.addError("template", err)
+		}
+		// What the notification itself says wins over the template, in every language.
+		if title := n.Title(); title != "" {
+			content.Title = title
+			content.without("title")
+		}
+		if body := n.Body(); body != "" {
+			content.Body = body
+			content.without("body")
+		}
 		content.Image, content.Link = orElse(n.Image(), content.Image), orElse(n.Link(), content.Link)
 		if data := n.Data(); len(data) > 0 {
 			content.Data = data
+			content.without("data")
 		}
 		s.Content = content
 		templateCategoryID = template.GetString("category")
@@ -359,8 +378,8 @@ func findCategory(app core.App, id string) (*core.Record, error) {
 	return record, nil
 }
 
-// trySample renders for the first person of the audience, so that a missing
-// variable is told before anything is sent.
+// trySample renders for the first person of the audience, in every language, so
+// that a missing variable is told before anything is sent.
 func (n *Notification) trySample(app core.App, audience Audience, s Snapshot, compiled *Compiled, errs FieldErrors) error {
 	ids, err := audience.Page(app, "", 1)
 	if err != nil || len(ids) == 0 {
@@ -376,11 +395,13 @@ func (n *Notification) trySample(app core.App, audience Audience, s Snapshot, co
 	}
 	vars := baseVars(n, s)
 	vars["user"] = userVars(user)
-	if _, err := compiled.Render(vars, ""); err != nil {
-		if n.Template() != "" {
-			return errs.addError("template", err)
+	for _, texts := range compiled.everyLanguage() {
+		if _, err := texts.Render(vars, ""); err != nil {
+			if n.Template() != "" {
+				return errs.addError("template", err)
+			}
+			return errs.addTemplate(err)
 		}
-		return errs.addTemplate(err)
 	}
 	return nil
 }

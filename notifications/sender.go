@@ -675,7 +675,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
 		vars["user"] = user.Vars
-		rendered, err := compiled.Render(vars, channel)
+		rendered, err := compiled.In(localeOf(user, to)).Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
@@ -780,6 +780,15 @@ func (s *Sender) targets(channel Channel, rows []*deliveryRow, people map[string
 		}
 	}
 	return out, nil
+}
+
+// localeOf is the language of a message: the person's, or when they have none
+// that of the device.
+func localeOf(user *recipient, to target) string {
+	if user.Locale == "" && to.device != nil {
+		return to.device.Locale
+	}
+	return user.Locale
 }
 
 // fillDevices reads the devices of the rows that were not made a moment ago.

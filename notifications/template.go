@@ -34,6 +34,9 @@ type Content struct {
 	Image        string         `json:"image,omitempty"`
 	Link         string         `json:"link,omitempty"`
 	Data         map[string]any `json:"data,omitempty"`
+
+	// Translations are the other languages, by locale as in fr-CA.
+	Translations map[string]Translation `json:"translations,omitempty"`
 }
 
 // Rendered is [Content] for one person. EmailText is the plain part of an
@@ -45,29 +48,50 @@ type Rendered struct {
 }
 
 // TemplateError says what is wrong with a template, in a sentence for the
-// person who wrote it. Field is the field of [Content] by its JSON name.
+// person who wrote it.
 type TemplateError struct {
-	Field    string
+	// Field is the field of [Content] by its JSON name; of Locale's translation,
+	// when that is not empty.
+	Field, Locale string
+
+	// Line is the line of the field's text, from 1; 0 when it is all of it.
+	Line int
+
 	Sentence string
 }
 
-// Error implements error.
-func (e *TemplateError) Error() string { return e.Sentence }
+// Error is the sentence; for a translation it begins with where the mistake is,
+// such as "In fr-CA, body, line 2: ".
+func (e *TemplateError) Error() string {
+	if e.Locale == "" {
+		return e.Sentence
+	}
+	where := "In " + e.Locale
+	if e.Field != "" {
+		where += ", " + e.Field
+	}
+	if e.Line > 0 {
+		where += fmt.Sprintf(", line %d", e.Line)
+	}
+	return where + ": " + e.Sentence
+}
 
 // Compiled is a parsed [Content]. It is safe for concurrent use.
 type Compiled struct {
 	content Content
 	parts   map[string]*part
+	locales map[string]*Compiled // the translations, by locale in small letters
 }
 
 // part is one parsed field. A part without any Liquid in it is its own result.
 type part struct {
 	field    string
+	locale   string // of the translation that it is of; empty for the template's own
 	source   string
 	template render.Node // nil: no Liquid
 	html     bool
-	loops    bool     // it may take long: only what has tags can
-	tags     []string // see tagsOf
+	loops    bool // it may take long: only what has tags can
+	tags     []tag
 }
 
 // Compile parses all fields. The error is a [*TemplateError].
@@ -78,25 +102,38 @@ func Compile(c Content) (*Compiled, error) {
 		{field: "emailSubject", source: c.EmailSubject}, {field: "emailHtml", source: c.EmailHTML, html: true},
 		{field: "smsBody", source: c.SMSBody}, {field: "link", source: c.Link}, {field: "image", source: c.Image},
 	} {
-		if strings.Contains(p.source, "{{") || strings.Contains(p.source, "{%") {
-			template, err := parseLiquid(p.field, p.source)
-			if err != nil {
-				return nil, err
-			}
-			p.template = template
-			p.loops = strings.Contains(p.source, "{%")
-			p.tags = tagsOf(p.source)
-			if sentence := checkFilters(p.tags, p.html); sentence != "" {
-				return nil, &TemplateError{p.field, sentence}
-			}
+		if err := p.compile(); err != nil {
+			return nil, err
 		}
 		compiled.parts[p.field] = p
 	}
 	beforeLiquid, _, _ := strings.Cut(c.Link, "{")
 	if sentence := checkLink(beforeLiquid); sentence != "" {
-		return nil, &TemplateError{"link", sentence}
+		return nil, &TemplateError{Field: "link", Sentence: sentence}
 	}
-	return compiled, nil
+	return compiled, compiled.compileTranslations()
+}
+
+func (p *part) compile() error {
+	if !strings.Contains(p.source, "{{") && !strings.Contains(p.source, "{%") {
+		return nil
+	}
+	template, wrong := parseLiquid(p.field, p.source)
+	if wrong != nil {
+		wrong.Locale = p.locale
+		return wrong
+	}
+	p.template = template
+	p.loops = strings.Contains(p.source, "{%")
+	p.tags = tagsOf(p.source)
+	if line, sentence := checkFilters(p.tags, p.html); sentence != "" {
+		return p.wrong(line, sentence)
+	}
+	return nil
+}
+
+func (p *part) wrong(line int, sentence string) *TemplateError {
+	return &TemplateError{Field: p.field, Locale: p.locale, Line: line, Sentence: sentence}
 }
 
 // scriptSchemes are those of addresses that run as a script, or are a page of
@@ -131,7 +168,7 @@ var outputPattern = regexp.MustCompile(`\{\{-?\s*([A-Za-z_][\w.\-]*)`)
 // once and sorted.
 func (c *Compiled) Variables() []string {
 	var names []string
-	for _, p := range c.parts {
+	for _, p := range c.allParts() {
 		for _, m := range outputPattern.FindAllStringSubmatch(p.source, -1) {
 			names = append(names, m[1])
 		}
@@ -150,7 +187,7 @@ var (
 // userFields returns the fields of the person that the texts name. whole is true
 // when they use the person in another way, such as user["name"].
 func (c *Compiled) userFields() (fields []string, whole bool) {
-	for _, p := range c.parts {
+	for _, p := range c.allParts() {
 		if p.template == nil {
 			continue
 		}
@@ -177,14 +214,14 @@ var (
 // sees: no such field, or a hidden one. With a default it is left to the author.
 func (e FieldErrors) addUnknownFields(app core.App, c *Compiled) error {
 	var users *core.Collection
-	for _, p := range c.parts {
-		if slices.ContainsFunc(p.tags, userDefinedPattern.MatchString) {
+	for _, p := range c.allParts() {
+		if slices.ContainsFunc(p.tags, func(t tag) bool { return userDefinedPattern.MatchString(t.text) }) {
 			continue // it is another user there
 		}
-		for _, tag := range p.tags {
-			for _, m := range userFieldPattern.FindAllStringSubmatchIndex(tag, -1) {
-				name := tag[m[2]:m[3]]
-				if name == core.FieldNameEmail || defaultPattern.MatchString(tag[m[1]:]) {
+		for _, t := range p.tags {
+			for _, m := range userFieldPattern.FindAllStringSubmatchIndex(t.text, -1) {
+				name := t.text[m[2]:m[3]]
+				if name == core.FieldNameEmail || defaultPattern.MatchString(t.text[m[1]:]) {
 					continue
 				}
 				if users == nil {
@@ -195,9 +232,9 @@ func (e FieldErrors) addUnknownFields(app core.App, c *Compiled) error {
 				}
 				switch f := users.Fields.GetByName(name); {
 				case f == nil:
-					e.add(p.field, "template", noSuchVariable("user."+name))
+					e.addWrong(p.wrong(t.line, noSuchVariable("user."+name)))
 				case !isShown(f):
-					e.add(p.field, "template", fmt.Sprintf("The field \"%s\" of %s is hidden, so that no message can show it. Leave out user.%s, or make the field visible.", name, users.Name, name))
+					e.addWrong(p.wrong(t.line, fmt.Sprintf("The field \"%s\" of %s is hidden, so that no message can show it. Leave out user.%s, or make the field visible.", name, users.Name, name)))
 				}
 			}
 		}
@@ -207,7 +244,7 @@ func (e FieldErrors) addUnknownFields(app core.App, c *Compiled) error {
 
 // loops says whether a part may take long.
 func (c *Compiled) loops() bool {
-	for _, p := range c.parts {
+	for _, p := range c.allParts() {
 		if p.loops {
 			return true
 		}
@@ -246,7 +283,7 @@ func (c *Compiled) Render(vars map[string]any, channel Channel) (*Rendered, erro
 	}
 	// A variable may have brought it in.
 	if sentence := checkLink(r.Link); sentence != "" {
-		return nil, &TemplateError{"link", sentence}
+		return nil, &TemplateError{Field: "link", Sentence: sentence}
 	}
 	if channel == "" || channel == ChannelEmail {
 		r.completeEmail()
@@ -301,18 +338,22 @@ func (p *part) render(vars map[string]any) (string, error) {
 	case a := <-done:
 		return p.result(a.text, a.err)
 	case <-timer.C:
-		return "", &TemplateError{p.field, tooSlow}
+		return "", p.wrong(0, tooSlow)
 	}
 }
 
 func (p *part) result(text string, err error) (string, error) {
 	switch {
 	case errors.Is(err, errTooLong):
-		return "", &TemplateError{p.field, "The text gets longer than 1 MB: look for a loop that repeats too much."}
+		return "", p.wrong(0, "The text gets longer than 1 MB: look for a loop that repeats too much.")
 	case errors.Is(err, errTooSlow):
-		return "", &TemplateError{p.field, tooSlow}
+		return "", p.wrong(0, tooSlow)
 	case err != nil:
-		return "", &TemplateError{p.field, plainLiquid("The text cannot be made", err)}
+		line := 0
+		if at, ok := err.(render.Error); ok { //nolint:errorlint // the library's own, never wrapped
+			line = at.LineNumber()
+		}
+		return "", p.wrong(line, plainLiquid("The text cannot be made", err))
 	}
 	return text, nil
 }
@@ -397,12 +438,15 @@ func plainHTML(r *Rendered) string {
 	return b.String()
 }
 
-// contentOfTemplate reads a record of notification_templates.
-func contentOfTemplate(record *core.Record) Content {
+// contentOfTemplate reads a record of notification_templates. The error is about
+// its translations; see [translationsOf].
+func contentOfTemplate(record *core.Record) (Content, error) {
 	c := Content{Title: record.GetString("title"), Body: record.GetString("body"), EmailSubject: record.GetString("emailSubject"),
 		EmailHTML: record.GetString("emailHtml"), SMSBody: record.GetString("smsBody")}
 	_ = record.UnmarshalJSONField("data", &c.Data) // the field's own validation refuses what is not an object
-	return c
+	var err error
+	c.Translations, err = translationsOf(record)
+	return c, err
 }
 
 // userVars is what a template sees of a person: no hidden field, password or
@@ -463,7 +507,12 @@ func orElse(s, other string) string {
 // [FieldErrors] when the author can mend it.
 func CheckTemplate(app core.App, record *core.Record) error {
 	errs := FieldErrors{}
-	c := contentOfTemplate(record)
+	c, err := contentOfTemplate(record)
+	if err != nil {
+		if err := errs.addError("translations", err); err != nil {
+			return err
+		}
+	}
 	if strings.TrimSpace(c.Title+c.Body+c.EmailHTML+c.SMSBody) == "" {
 		errs.add("title", "required", "Write a title or a text.")
 	}

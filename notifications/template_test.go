@@ -123,7 +123,8 @@ func TestFiltersAreLookedForWhenATextIsRead(t *testing.T) {
 		}
 	}
 	for name := range liquidFilters {
-		require.Empty(t, checkFilters([]string{"x | " + name}, false))
+		_, sentence := checkFilters([]tag{{"x | " + name, 1}}, false)
+		require.Empty(t, sentence)
 	}
 }
 
