@@ -97,12 +97,20 @@ type Config struct {
 	// and private networks.
 	TrustedProxies []netip.Prefix
 
+	// DefaultTimezone is DEFAULT_TIMEZONE: the IANA name of the zone that counts for
+	// people of whom none is known, and on whose clock sendAt is read with localTime.
+	// Empty means UTC.
+	DefaultTimezone string
+
 	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
 	// consent and quiet hours are not in force yet.
 	promotionalSMS bool
 
 	// answerFloor is [answerFloor] outside tests.
 	answerFloor time.Duration
+
+	// now is the clock of notifications; nil means time.Now. Only tests set it.
+	now func() time.Time
 
 	// err is what ConfigFromEnv found wrong; Register reports it.
 	err error
@@ -117,6 +125,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Env == "" {
 		c.Env = EnvLocal
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if _, err := time.LoadLocation(c.DefaultTimezone); err != nil || c.DefaultTimezone == "Local" {
+		return c, fmt.Errorf("the time zone %q is not known: write it like Europe/Berlin", c.DefaultTimezone)
 	}
 	if c.LogOutput == nil {
 		c.LogOutput = os.Stdout

@@ -6,6 +6,9 @@ import "time"
 // it back besides.
 func AllowPromotionalSMS(c *Config) { c.promotionalSMS = true }
 
+// Clock is the time that notifications go by.
+func Clock(now func() time.Time) func(*Config) { return func(c *Config) { c.now = now } }
+
 // AnswerAtOnce takes the wait out of the answers that hide whether an account is
 // there, for tests that look at everything but the time.
 func AnswerAtOnce(c *Config) { c.answerFloor = time.Nanosecond }

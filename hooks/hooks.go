@@ -49,6 +49,8 @@ func Register(app core.App, cfg Config) error {
 		app.Store().Set(notifications.StoreKeyUsersCollection, cfg.UsersCollection)
 	}
 
+	app.Store().Set(notifications.StoreKeyTimezone, cfg.DefaultTimezone)
+
 	// The order below is the order in which the hooks run.
 	g.bindServerOwned()
 	g.bindDevices()

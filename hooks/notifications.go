@@ -48,11 +48,11 @@ func (g *groundwork) bindNotifications() {
 				n.SetRequestID(id)
 			}
 			if !notifications.IsServer(e.Context) {
-				if err := fieldErrors(checkSaved(e.App, n)); err != nil {
+				if err := fieldErrors(checkSaved(e.App, n, g.cfg.now())); err != nil {
 					return err
 				}
 			}
-			enqueue, err := n.Take(e.App, time.Now())
+			enqueue, err := n.Take(e.App, g.cfg.now())
 			if err != nil {
 				return fieldErrors(err)
 			}
@@ -70,8 +70,8 @@ func (g *groundwork) bindNotifications() {
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.notifications.routes", Func: func(e *core.ServeEvent) error {
 			routes := e.Router.Group("/api/notifications").Bind(apis.RequireSuperuserAuth())
-			routes.POST("/{id}/retry", retryNotification)
-			routes.POST("/deliveries/{id}/resend", resendDelivery)
+			routes.POST("/{id}/retry", g.retryNotification)
+			routes.POST("/deliveries/{id}/resend", g.resendDelivery)
 			return e.Next()
 		}})
 
@@ -87,8 +87,8 @@ func (g *groundwork) bindNotifications() {
 }
 
 // retryNotification sends the failed deliveries of a notification again.
-func retryNotification(e *core.RequestEvent) error {
-	retried, err := notifications.RetryFailed(e.App, e.Request.PathValue("id"), time.Now())
+func (g *groundwork) retryNotification(e *core.RequestEvent) error {
+	retried, err := notifications.RetryFailed(e.App, e.Request.PathValue("id"), g.cfg.now())
 	if err != nil {
 		return againError(e, err, "There is no such notification.")
 	}
@@ -96,8 +96,8 @@ func retryNotification(e *core.RequestEvent) error {
 }
 
 // resendDelivery sends one delivery again, as a new row.
-func resendDelivery(e *core.RequestEvent) error {
-	id, err := notifications.ResendDelivery(e.App, e.Request.PathValue("id"), time.Now())
+func (g *groundwork) resendDelivery(e *core.RequestEvent) error {
+	id, err := notifications.ResendDelivery(e.App, e.Request.PathValue("id"), g.cfg.now())
 	if err != nil {
 		return againError(e, err, "There is no such delivery.")
 	}
@@ -114,8 +114,8 @@ func againError(e *core.RequestEvent, err error, missing string) error {
 	return e.InternalServerError("", err)
 }
 
-func checkSaved(app core.App, n *notifications.Notification) error {
-	if err := n.Check(app, time.Now()); err != nil {
+func checkSaved(app core.App, n *notifications.Notification, now time.Time) error {
+	if err := n.Check(app, now); err != nil {
 		return err
 	}
 	switch n.Status() {

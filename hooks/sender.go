@@ -30,6 +30,7 @@ func (g *groundwork) bindSender() {
 				PromotionalSMS:   g.cfg.promotionalSMS,
 				Retry:            g.cfg.Retry,
 				Log:              g.log,
+				Now:              g.cfg.now,
 			})
 			g.sender.AddWorkers(g.workers)
 			g.providers.OnResume(func(app core.App, ch notifications.ProviderChannel) {

@@ -34,13 +34,30 @@ type plannedBatch struct {
 	Channel      Channel `db:"channel"`
 	Users        string  `db:"users"` // JSON
 	Planned      int64   `db:"planned"`
+	RunAt        string  `db:"runAt"`  // not worked before; "" means at once
+	Missed       bool    `db:"missed"` // the day of localTime was over for these people
+}
+
+// wait is how long a batch is not to be worked yet. What expires before is not
+// waited for.
+func (b *plannedBatch) wait(n *Notification, now time.Time) time.Duration {
+	switch n.Status() {
+	case StatusQueued, StatusSending, StatusPaused:
+	default:
+		return 0
+	}
+	until := parseDBTime(b.RunAt)
+	if expires := n.ExpiresAt(); !expires.IsZero() && expires.Before(until) {
+		until = expires
+	}
+	return until.Sub(now)
 }
 
 // insertPlanned stores planned batches in a transaction.
 func insertPlanned(txApp core.App, batches []plannedBatch) error {
 	for _, b := range batches {
 		_, err := txApp.DB().Insert("groundwork_batches", dbx.Params{"notification": b.Notification, "batch": b.Batch,
-			"channel": string(b.Channel), "users": b.Users, "planned": b.Planned}).Execute()
+			"channel": string(b.Channel), "users": b.Users, "planned": b.Planned, "runAt": b.RunAt, "missed": b.Missed}).Execute()
 		if err != nil {
 			return fmt.Errorf("store batch %d of notification %s: %w", b.Batch, b.Notification, err)
 		}
@@ -104,6 +121,9 @@ func (s *Sender) buildRows(n *Notification, b *plannedBatch) ([]*deliveryRow, er
 			Category: snapshot.Category, Address: address, Status: string(DeliveryPending), Batch: b.Batch, RequestID: n.RequestID(), Created: dbTime(now), unstored: true}
 		if missing != "" {
 			row.Status, row.Reason, row.Explanation = string(DeliverySkipped), ReasonNoAddress, missing
+		}
+		if b.Missed {
+			row.Status, row.Reason, row.Explanation = string(DeliverySkipped), ReasonExpired, "The day it was meant for was over on this person's clock before it could go out."
 		}
 		rows = append(rows, row)
 		return row

@@ -16,3 +16,6 @@ func (p *Providers) CheckNow(ctx context.Context, id string) error {
 
 // ByMessageID is the condition by which receipts are looked up.
 var ByMessageID = byMessageID
+
+// AtClock is the instant at which a clock in a zone shows a date and time.
+var AtClock = atClock

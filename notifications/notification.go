@@ -147,6 +147,8 @@ type Plan struct {
 	Pages   int       `json:"pages,omitempty"`   // pages planned so far, as far as their size depends on it
 	People  int64     `json:"people,omitempty"`  // users planned so far
 	Queue   string    `json:"queue,omitempty"`   // the queue of its batches
+	Clock   time.Time `json:"clock,omitzero"`    // with localTime: what people's clocks show when it goes out, written in UTC
+	AnyDay  bool      `json:"anyDay,omitempty"`  // Clock is a time of day only: the next one counts
 	Done    bool      `json:"done,omitempty"`    // everybody has their deliveries
 	Expired bool      `json:"expired,omitempty"` // expiresAt passed before everything was out
 	Held    bool      `json:"held,omitempty"`    // paused because a provider is; goes on when it does

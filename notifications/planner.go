@@ -58,7 +58,7 @@ func (CancelArgs) Kind() string { return "notification.cancel" }
 // EnqueuePlan asks for the planning of a notification at its time.
 func EnqueuePlan(app core.App, n *Notification) error {
 	_, err := jobs.Enqueue(app, PlanArgs{n.Id}, jobs.Options{
-		RunAt:     n.SendAt(),
+		RunAt:     n.PlanAt(app),
 		RequestID: n.RequestID(),
 	})
 	if err != nil {
@@ -75,24 +75,25 @@ func EnqueueBatches(app core.App, n *Notification, channel Channel) error {
 		return err
 	}
 	var batches []plannedBatch
-	err = app.DB().NewQuery("SELECT [[batch]], [[channel]] FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[status]] IN ('pending', 'sending') AND ({:channel} = '' OR [[channel]] = {:channel})" +
-		" UNION SELECT [[batch]], [[channel]] FROM {{groundwork_batches}} WHERE [[notification]] = {:id} AND ({:channel} = '' OR [[channel]] = {:channel})").
+	err = app.DB().NewQuery("SELECT [[batch]], [[channel]], '' AS [[runAt]] FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[status]] IN ('pending', 'sending') AND ({:channel} = '' OR [[channel]] = {:channel})" +
+		" UNION SELECT [[batch]], [[channel]], [[runAt]] FROM {{groundwork_batches}} WHERE [[notification]] = {:id} AND ({:channel} = '' OR [[channel]] = {:channel})").
 		Bind(dbx.Params{"id": n.Id, "channel": string(channel)}).All(&batches)
 	if err != nil {
 		return fmt.Errorf("find pending batches of notification %s: %w", n.Id, err)
 	}
 	for _, b := range batches {
-		if err := enqueueBatch(app, BatchArgs{n.Id, b.Batch, b.Channel}, n.Plan().Queue, n.RequestID()); err != nil {
+		b.Notification = n.Id
+		if err := enqueueBatch(app, b, n.Plan().Queue, n.RequestID()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func enqueueBatch(app core.App, args BatchArgs, queue, requestID string) error {
-	_, err := jobs.Enqueue(app, args, jobs.Options{Queue: queue, RequestID: requestID})
+func enqueueBatch(app core.App, b plannedBatch, queue, requestID string) error {
+	_, err := jobs.Enqueue(app, BatchArgs{b.Notification, b.Batch, b.Channel}, jobs.Options{Queue: queue, RequestID: requestID, RunAt: parseDBTime(b.RunAt)})
 	if err != nil {
-		return fmt.Errorf("enqueue batch %d of notification %s: %w", args.Batch, args.Notification, err)
+		return fmt.Errorf("enqueue batch %d of notification %s: %w", b.Batch, b.Notification, err)
 	}
 	return nil
 }
@@ -129,7 +130,7 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	now := s.now()
 	switch n.Status() {
 	case StatusScheduled:
-		if wait := n.SendAt().Sub(now); wait > 0 {
+		if wait := n.PlanAt(s.app).Sub(now); wait > 0 {
 			return false, jobs.Snooze(wait) // sendAt was moved to later
 		}
 	case StatusQueued, StatusSending:
@@ -143,6 +144,11 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	}
 	if plan.Now.IsZero() {
 		plan.Now = now.UTC()
+		if n.LocalTime() {
+			if plan.Clock = n.LocalClock(s.app); plan.Clock.IsZero() {
+				plan.Clock, plan.AnyDay = clockOf(now, DefaultZone(s.app)), true
+			}
+		}
 		s.counter.planning(id)
 		audience := n.Audience()
 		audience.Now = plan.Now
@@ -164,11 +170,19 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	audience.Now = plan.Now
 	// Read outside the transaction: a filter may scan the whole collection.
 	size := min(firstPage<<plan.Pages, pageSize)
+	if n.LocalTime() {
+		size = localPage
+	}
 	ids, err := audience.Page(s.app, plan.Cursor, size)
 	if err != nil {
 		return false, s.failNotification(id, err)
 	}
 	batches := planBatches(n, ids, plan.Batch)
+	if n.LocalTime() {
+		if batches, err = s.planLocalBatches(n, ids, plan); err != nil {
+			return false, err
+		}
+	}
 	next := plan
 	next.People += int64(len(ids))
 	next.Batch += len(batches)
@@ -211,7 +225,7 @@ func (s *Sender) savePlan(seen *Notification, next Plan, batches []plannedBatch)
 			return err
 		}
 		for _, b := range batches {
-			if err := enqueueBatch(txApp, BatchArgs{n.Id, b.Batch, b.Channel}, next.Queue, n.RequestID()); err != nil {
+			if err := enqueueBatch(txApp, b, next.Queue, n.RequestID()); err != nil {
 				return err
 			}
 		}

@@ -186,10 +186,10 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 			return nil, err
 		}
 		n.SetStatus(StatusQueued)
-		if n.SendAt().After(now) {
+		if n.PlanAt(txApp).After(now) {
 			n.SetStatus(StatusScheduled)
 		}
-		n.SetStatusReason("")
+		n.SetStatusReason(n.localReason(txApp))
 		n.SetPlan(Plan{})
 		return func() error { return EnqueuePlan(txApp, n) }, nil
 	case ActionPause:
@@ -209,9 +209,9 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		plan := n.Plan()
 		plan.Held = false
 		n.SetPlan(plan)
-		n.SetStatusReason("")
+		n.SetStatusReason(n.localReason(txApp))
 		switch {
-		case plan.Now.IsZero() && n.SendAt().After(now):
+		case plan.Now.IsZero() && n.PlanAt(txApp).After(now):
 			n.SetStatus(StatusScheduled)
 		case plan.Now.IsZero():
 			n.SetStatus(StatusQueued)
@@ -255,6 +255,7 @@ func (n *Notification) prepareSend(app core.App, now time.Time, asked bool) erro
 	if expires := n.ExpiresAt(); !expires.IsZero() && !now.Before(expires) {
 		errs.add("expiresAt", "in_the_past", "This time is over: choose one in the future, or leave it empty.")
 	}
+	n.checkLocalTime(app, now, errs)
 	snapshot, compiled, err := n.buildSnapshot(app, errs)
 	if err != nil {
 		return err

@@ -299,6 +299,9 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 		return false, err
 	}
 	if planned != nil {
+		if wait := planned.wait(n, s.now()); wait > 0 {
+			return false, jobs.Snooze(wait)
+		}
 		return s.sendPlanned(ctx, n, planned)
 	}
 	if st := n.Status(); st != StatusSending && st != StatusQueued {

@@ -25,6 +25,9 @@ type Values struct {
 	FCM               *FCM
 	Twilio            *Twilio
 
+	// DefaultTimezone is DEFAULT_TIMEZONE, an IANA name; empty: not set.
+	DefaultTimezone string
+
 	// Redis is REDIS_URL, checked; empty: none.
 	Redis string
 	// TrustedProxies is TRUSTED_PROXIES: the networks whose word about a client's
@@ -74,7 +77,7 @@ var names = func() []string {
 		"APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC", "APNS_ENVIRONMENT", "APNS_ENDPOINT",
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
-		"REDIS_URL", "TRUSTED_PROXIES",
+		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
 	}
 	for _, name := range smtpNames {
@@ -160,6 +163,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.WebPush = r.webPush()
+	v.DefaultTimezone = r.timezone("DEFAULT_TIMEZONE")
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

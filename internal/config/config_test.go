@@ -52,6 +52,10 @@ func TestReadTheUsual(t *testing.T) {
 	v, err = read("TRUSTED_PROXIES=*")
 	require.NoError(t, err)
 	require.Len(t, v.TrustedProxies, 2)
+	require.Empty(t, v.DefaultTimezone)
+	v, err = read("DEFAULT_TIMEZONE=Europe/Berlin")
+	require.NoError(t, err)
+	require.Equal(t, "Europe/Berlin", v.DefaultTimezone)
 }
 
 // A service of the same namespace may be called as our variables begin.
@@ -78,6 +82,8 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 		{[]string{"APP_ENV=prod"}, []string{`APP_ENV is "prod". Use one of: local, staging, production. Did you mean production?`}},
 		{[]string{"APP_ENV=production"}, []string{"GROUNDWORK_KEY is missing"}},
 		{[]string{"REDIS_URL=cache.example.com:6379"}, []string{"REDIS_URL cannot be read: write redis://"}},
+		{[]string{"DEFAULT_TIMEZONE=Berlin"}, []string{`DEFAULT_TIMEZONE is "Berlin", which is not a time zone. Write it like Europe/Berlin.`}},
+		{[]string{"DEFAULT_TIMEZONE=Local"}, []string{`DEFAULT_TIMEZONE is "Local"`}},
 		{[]string{"REDIS_URL=redis://"}, []string{"REDIS_URL names no host"}},
 		{[]string{"REDIS_URL=redis://:se%ret@cache.example.com"}, []string{"Percent-encode special characters"}},
 		{[]string{"TRUSTED_PROXIES=10.0.0.0/8, proxy"}, []string{`TRUSTED_PROXIES has "proxy"`}},
