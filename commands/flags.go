@@ -6,9 +6,12 @@ import (
 	"path/filepath"
 
 	"github.com/pocketbase/pocketbase"
+	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/plugins/jsvm"
 	"github.com/pocketbase/pocketbase/plugins/migratecmd"
 	"github.com/pocketbase/pocketbase/tools/osutils"
+
+	"github.com/groundworkhq/groundwork/javascript"
 )
 
 // Flags are those of PocketBase's own binary.
@@ -51,9 +54,19 @@ func defaultPublicDir() string {
 func RegisterJavaScript(app *pocketbase.PocketBase, f *Flags) error {
 	if err := jsvm.Register(app, jsvm.Config{
 		MigrationsDir: f.migrationsDir, HooksDir: f.hooksDir, HooksWatch: f.hooksWatch, HooksPoolSize: f.hooksPool,
+		OnInit: javascript.Init(app),
 	}); err != nil {
 		return err
 	}
+	app.OnBootstrap().BindFunc(func(e *core.BootstrapEvent) error {
+		if err := e.Next(); err != nil {
+			return err
+		}
+		if err := javascript.WriteTypes(e.App.DataDir()); err != nil {
+			e.App.Logger().Warn("Editors will not know $notifications.", "error", err) // nothing else needs them
+		}
+		return nil
+	})
 	return migratecmd.Register(app, app.RootCmd, migratecmd.Config{
 		TemplateLang: migratecmd.TemplateLangJS, Automigrate: f.automigrate, Dir: f.migrationsDir,
 	})

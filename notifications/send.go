@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/core"
 
 	"github.com/groundworkhq/groundwork/jobs"
@@ -134,6 +135,12 @@ func (n *Notification) ownContent() Content {
 // tell what people got.
 var contentFields = []string{"title", "body", "data", "image", "link", "template", "variables", "category", "channels",
 	"audience", "users", "topics", "filter", "sendAt", "localTime", "options", "idempotencyKey"}
+
+// RequestFields are the fields that whoever asks for a notification writes; the
+// others of ours are the server's.
+func RequestFields() []string {
+	return append(slices.Clone(contentFields), "expiresAt", "confirmRecipients")
+}
 
 // CheckFrozen refuses changes of what was already sent.
 func (n *Notification) CheckFrozen() error {
@@ -423,14 +430,33 @@ func (n *Notification) CheckDelete(app core.App) error {
 	}
 }
 
-// Create saves a notification in the server's own name and sends it, for
-// triggers and schedules.
+// Create saves a notification in the server's own name and sends it: for triggers,
+// schedules and code. The error is [FieldErrors] when something in it is wrong.
 func (n *Notification) Create(app core.App) error {
 	n.SetAction(ActionSend)
-	if err := app.SaveWithContext(AsServer(context.Background()), n); err != nil {
+	err := app.SaveWithContext(AsServer(context.Background()), n)
+	var invalid validation.Errors
+	if errors.As(err, &invalid) {
+		return fieldErrorsOf(invalid)
+	}
+	if err != nil {
 		return fmt.Errorf("create notification: %w", err)
 	}
 	return nil
+}
+
+// fieldErrorsOf is what a save refused, as it was before PocketBase's form of it.
+func fieldErrorsOf(invalid validation.Errors) FieldErrors {
+	errs := FieldErrors{}
+	for field, err := range invalid {
+		code := "invalid"
+		var coded validation.Error
+		if errors.As(err, &coded) {
+			code = coded.Code()
+		}
+		errs.add(field, code, err.Error())
+	}
+	return errs
 }
 
 func countPeople(n int64) string {
