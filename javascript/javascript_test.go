@@ -110,7 +110,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		`$notifications.send({titel: "Hi", channels: ["inbox"], users: ana})`:                 `no field "titel"`,
 		`$notifications.send({title: "Hi", status: "sent", channels: ["inbox"]})`:             `no field "status"`,
 		`$notifications.send({id: "0123456789abcde", channels: ["inbox"]})`:                   `no field "id"`,
-		`$notifications.send({title: "Hi {{ user.nmae }}", channels: ["inbox"], users: ana})`: `nmae`,
+		`$notifications.send({title: "Hi {{ user.shoeSize }}", channels: ["inbox"], users: ana})`: `shoeSize`,
 		`$notifications.send({title: "Hi", channels: ["fax"], users: ana})`:                   `channels`,
 		`$notifications.send({title: "Hi", channels: ["inbox"]})`:                             `audience`,
 		`$notifications.send({title: "Hi", channels: ["inbox"], users: 7})`:                   `neither a record nor an id`,
