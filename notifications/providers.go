@@ -109,7 +109,7 @@ type Providers struct {
 	mu       sync.Mutex
 	live     map[lane]*liveProvider
 	replaced map[string][]*Gate // gates of earlier configurations, by row id
-	onResume []func(core.App, ProviderChannel)
+	onResume []func(core.App, ProviderChannel) error
 	settings [sha256.Size]byte // of the mail settings that were followed last
 	closed   bool
 }
@@ -404,9 +404,9 @@ func (p *Providers) Close() {
 }
 
 // OnResume calls fn when what waits for a channel can go out: a paused provider
-// works again, or another one has taken its place. fn runs in a background job
-// and may be called without anything waiting.
-func (p *Providers) OnResume(fn func(app core.App, ch ProviderChannel)) {
+// works again, or another one has taken its place. fn runs in a background job,
+// which is tried again when it fails, and may be called without anything waiting.
+func (p *Providers) OnResume(fn func(app core.App, ch ProviderChannel) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onResume = append(p.onResume, fn)

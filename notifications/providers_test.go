@@ -185,10 +185,11 @@ func registryOn(t *testing.T, app *pbtest.App, change ...func(*notifications.Pro
 		c(&opts)
 	}
 	r.Providers = notifications.NewProviders(opts)
-	r.OnResume(func(_ core.App, ch notifications.ProviderChannel) {
+	r.OnResume(func(_ core.App, ch notifications.ProviderChannel) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.resumed = append(r.resumed, ch)
+		return nil
 	})
 	t.Cleanup(r.Close)
 	return r

@@ -151,36 +151,42 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	if err != nil {
 		return fmt.Errorf("find what waits for %s: %w", ch, err)
 	}
+	// One that cannot be read does not keep the others from being sent on.
+	var failed error
 	for _, id := range ids {
 		if id == "" {
-			if err := s.enqueueWaitingMails(app); err != nil {
-				return err
-			}
+			failed = errors.Join(failed, s.enqueueWaitingMails(app))
 			continue
 		}
-		err := app.RunInTransaction(func(txApp core.App) error {
-			n, err := FindNotificationByID(txApp, id)
-			if err != nil {
-				return err
-			}
-			plan := n.Plan()
-			if n.Status() == StatusPaused && plan.Held || n.Status() == StatusSending {
-				plan.Held = false
-				n.SetPlan(plan)
-				n.SetStatus(StatusSending)
-				n.SetStatusReason("")
-				if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), n); err != nil {
-					return err
-				}
-				return EnqueueBatches(txApp, n, channel)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("release notification %s: %w", id, err)
+		if err := s.release(app, id, channel); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("release notification %s: %w", id, err))
 		}
 	}
-	return nil
+	return failed
+}
+
+func (s *Sender) release(app core.App, id string, channel Channel) error {
+	return app.RunInTransaction(func(txApp core.App) error {
+		n, err := FindNotificationByID(txApp, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		plan := n.Plan()
+		if n.Status() == StatusPaused && plan.Held || n.Status() == StatusSending {
+			plan.Held = false
+			n.SetPlan(plan)
+			n.SetStatus(StatusSending)
+			n.SetStatusReason("")
+			if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), n); err != nil {
+				return err
+			}
+			return EnqueueBatches(txApp, n, channel)
+		}
+		return nil
+	})
 }
 
 // Channel is the channel whose messages a provider of this kind sends.
@@ -1002,7 +1008,9 @@ func (s *Sender) handOverRoute(ctx context.Context, route Route, items []item) p
 		pass.waiting = ids(items)
 		s.ledger.await(stored) // the rows are pending again before anybody can resume the provider
 		if err := s.providers.Pause(s.app, active.ID, pass.paused); err != nil {
-			s.log.Error("provider cannot be paused", "provider", active.ID, "error", err)
+			// Nobody will resume what is not paused: it is found out once more.
+			s.log.Error("provider cannot be paused, trying again", "provider", active.ID, "error", err)
+			pass = passResult{down: s.opts.Retry.Delay(1)}
 		}
 	case pass.down > 0:
 		s.markProvider(s.providers.MarkFailing, active.ID, orElse(h.downSaid, "The server cannot be reached at the moment.")+" Messages wait and are tried again by themselves.")
