@@ -112,6 +112,8 @@ type Providers struct {
 	onResume []func(core.App, ProviderChannel) error
 	settings [sha256.Size]byte // of the mail settings that were followed last
 	closed   bool
+
+	goodbyes sync.WaitGroup // adapters that are being closed
 }
 
 // ActiveProvider is the provider that serves a channel at the moment. Every
@@ -385,22 +387,30 @@ func (p *Providers) retireLocked(live *liveProvider, why error) {
 	since := time.Now().Add(-staleComplaint)
 	p.replaced[live.ID] = append(slices.DeleteFunc(p.replaced[live.ID], func(g *Gate) bool { return g.idle() && !g.saidConfigBad(since) }), live.Gate)
 	live.Gate.close(why, func() {
-		if c, ok := live.Adapter.(Closer); ok {
+		c, ok := live.Adapter.(Closer)
+		if !ok {
+			return
+		}
+		// By itself: a goodbye over the network may take its time, and everybody who
+		// sends needs mu, or the transaction that this is called in.
+		p.goodbyes.Go(func() {
 			if err := c.Close(); err != nil {
 				p.log.Debug("provider closed with an error", "provider", live.ID, "error", scrub(err.Error(), live.secret))
 			}
-		}
+		})
 	})
 }
 
-// Close lets go of all adapters. Call it after the last job has ended.
+// Close lets go of all adapters, and returns when they are closed. Call it after the
+// last job has ended.
 func (p *Providers) Close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
 	for _, live := range p.live {
 		p.retireLocked(live, errors.New("the server is shutting down"))
 	}
+	p.mu.Unlock()
+	p.goodbyes.Wait()
 }
 
 // OnResume calls fn when what waits for a channel can go out: a paused provider
