@@ -1326,7 +1326,8 @@ type runs struct {
 }
 
 // do calls work. When somebody is at key already, it returns [errBusy] at once and
-// that one works once more when it is through, whatever came of it.
+// that one works once more when it is through, whatever came of it; when its time is
+// up by then, its job is not done.
 func (r *runs) do(ctx context.Context, key string, work func() error) error {
 	if !r.begin(key) {
 		return errBusy
@@ -1339,9 +1340,14 @@ func (r *runs) do(ctx context.Context, key string, work func() error) error {
 	}()
 	for {
 		err := work()
-		if ended = r.end(key, ctx.Err() != nil); ended {
-			return err
+		var owed bool
+		if ended, owed = r.end(key, ctx.Err() != nil); !ended {
+			continue
 		}
+		if owed && err == nil {
+			return ctx.Err()
+		}
+		return err
 	}
 }
 
@@ -1360,16 +1366,17 @@ func (r *runs) begin(key string) bool {
 }
 
 // end gives key up, unless somebody asked for it since it was begun; giveUp does
-// so anyhow.
-func (r *runs) end(key string, giveUp bool) (ended bool) {
+// so anyhow, and owed says that somebody had asked.
+func (r *runs) end(key string, giveUp bool) (ended, owed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asked[key] && !giveUp {
+	owed = r.asked[key]
+	if owed && !giveUp {
 		r.asked[key] = false
-		return false
+		return false, false
 	}
 	delete(r.asked, key)
-	return true
+	return true, owed
 }
 
 func parseDBTime(s string) time.Time {
