@@ -18,6 +18,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patience is how long a test waits for what comes in a moment on a machine that is
+// not busy.
+const patience = 3 * time.Minute
+
 // TestFirstHour starts the binary in an empty folder with an empty home and
 // lets a browser do what the README says. Pictures of the run are left in the
 // folder that E2E_SHOTS names.
@@ -43,7 +47,7 @@ func TestFirstHour(t *testing.T) {
 	})
 
 	setupLink := regexp.MustCompile(`http://\S+pbinstall\S+`)
-	require.Eventually(t, func() bool { return setupLink.MatchString(console.String()) }, time.Minute, 20*time.Millisecond, "it prints what to open")
+	require.Eventually(t, func() bool { return setupLink.MatchString(console.String()) }, patience, 20*time.Millisecond, "it prints what to open")
 	base := "http://" + address
 	res, err := http.Get(base + "/api/health")
 	require.NoError(t, err)

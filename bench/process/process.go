@@ -78,7 +78,7 @@ func (s *Server) Start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
 		res, err := http.Get("http://" + s.addr + "/api/health")
 		if err == nil {
 			_ = res.Body.Close()
