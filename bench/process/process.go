@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,12 +53,8 @@ type Server struct {
 // over restarts.
 func (s *Server) Start() error {
 	if s.addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		s.addr = l.Addr().String()
-		if err := l.Close(); err != nil {
+		var err error
+		if s.addr, err = providertest.FreeAddress(); err != nil {
 			return err
 		}
 	}
