@@ -87,7 +87,7 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 			}
 		}
 		return ok == 6
-	}, 30*time.Second, 20*time.Millisecond, "five providers of the variables work, and the built-in one of Web Push: %v", providers.Items)
+	}, patience, 20*time.Millisecond, "five providers of the variables work, and the built-in one of Web Push: %v", providers.Items)
 	provider := map[string]string{}
 	for _, p := range providers.Items {
 		provider[p.Channel] = p.ID
@@ -114,7 +114,7 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s.call(t, root, http.MethodGet, "/api/collections/notifications/records/"+n.ID, nil, &n)
 		return n.Status != "queued" && n.Status != "sending"
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	require.Equal(t, "sent", n.Status, "%s\n%s", n.StatusReason, s.console.String())
 	require.Equal(t, []float64{15, 15, 3, 0, 0, 0, 0, 0, 0}, []float64{n.Total, n.Sent, n.Delivered, n.Opened, n.Failed, n.Skipped, n.Pending, n.Unknown, n.Cancelled})
 

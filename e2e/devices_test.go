@@ -93,7 +93,7 @@ func startDevices(t *testing.T, dir, address string, env ...string) *devicesServ
 		}
 		_ = res.Body.Close()
 		return res.StatusCode == http.StatusOK
-	}, time.Minute, 20*time.Millisecond, "it answers")
+	}, patience, 20*time.Millisecond, "it answers")
 	return s
 }
 

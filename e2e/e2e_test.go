@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,7 +15,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
+
+// patience is how long a test waits for what comes in a moment on a machine that is
+// not busy.
+const patience = 3 * time.Minute
 
 // TestFirstHour starts the binary in an empty folder with an empty home and
 // lets a browser do what the README says. Pictures of the run are left in the
@@ -43,7 +48,7 @@ func TestFirstHour(t *testing.T) {
 	})
 
 	setupLink := regexp.MustCompile(`http://\S+pbinstall\S+`)
-	require.Eventually(t, func() bool { return setupLink.MatchString(console.String()) }, time.Minute, 20*time.Millisecond, "it prints what to open")
+	require.Eventually(t, func() bool { return setupLink.MatchString(console.String()) }, patience, 20*time.Millisecond, "it prints what to open")
 	base := "http://" + address
 	res, err := http.Get(base + "/api/health")
 	require.NoError(t, err)
@@ -64,10 +69,9 @@ func TestFirstHour(t *testing.T) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := providertest.FreeAddress()
 	require.NoError(t, err)
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return address
 }
 
 // built is the binary that all tests of this package start.

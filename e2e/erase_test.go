@@ -51,7 +51,7 @@ func (s *erasable) person(name string, messages int) string {
 		var page struct{ TotalItems int }
 		err := s.Call(http.MethodGet, "/api/collections/notification_deliveries/records?perPage=1&filter="+`user%3D%22`+user.ID+`%22%26%26status!%3D%22pending%22`, nil, &page)
 		return err == nil && page.TotalItems == 2*messages
-	}, time.Minute, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	return user.ID
 }
 
@@ -104,7 +104,7 @@ func TestEraseSurvivesKills(t *testing.T) {
 	var receipts struct{ Items []struct{ ID, Status string } }
 	require.NoError(t, s.Call(http.MethodGet, "/api/collections/erasures/records", nil, &receipts))
 	require.Len(t, receipts.Items, 1)
-	require.Eventually(t, func() bool { return s.receipt(receipts.Items[0].ID) == "done" }, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return s.receipt(receipts.Items[0].ID) == "done" }, patience, 50*time.Millisecond)
 	t.Logf("done after %d kills", kills)
 
 	require.Empty(t, s.traces("canary Person", "canary@", "@canary", ana))

@@ -95,7 +95,7 @@ func sendToAll(t *testing.T, s *process.Server, people map[string]string) (id st
 	require.Eventually(t, func() bool {
 		require.NoError(t, s.Call(http.MethodGet, "/api/collections/notifications/records/"+n.ID, nil, &n))
 		return n.Status == "sent"
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	return n.ID
 }
 
@@ -154,7 +154,7 @@ func startMailpit(t *testing.T) *mailpit {
 			_ = conn.Close()
 		}
 		return true
-	}, 30*time.Second, 20*time.Millisecond, "Mailpit listens")
+	}, patience, 20*time.Millisecond, "Mailpit listens")
 	return pit
 }
 
@@ -168,7 +168,7 @@ func (p *mailpit) await(t *testing.T, n int) []pitMail {
 	require.Eventually(t, func() bool {
 		p.get(t, "/api/v1/messages", &list)
 		return list.Total >= n
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	mails := make([]pitMail, len(list.Messages))
 	for i, m := range list.Messages {
 		p.get(t, "/api/v1/message/"+m.ID, &mails[i])

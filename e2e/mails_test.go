@@ -35,7 +35,7 @@ func TestAccountMailsLeaveNothing(t *testing.T) {
 	s.SignOut()
 	mail := func(n int) string {
 		t.Helper()
-		require.Eventually(t, func() bool { return len(smtp.To("ana@example.com")) >= n }, 30*time.Second, 10*time.Millisecond, "mail %d arrives", n)
+		require.Eventually(t, func() bool { return len(smtp.To("ana@example.com")) >= n }, patience, 10*time.Millisecond, "mail %d arrives", n)
 		all := smtp.To("ana@example.com")
 		require.Len(t, all, n)
 		m, err := all[n-1].Parse()
@@ -89,7 +89,7 @@ func TestAccountMailsLeaveNothing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		require.NoError(t, s.Call(http.MethodGet, "/api/collections/notification_deliveries/records?filter=(status='accepted')", nil, &rows))
 		return len(rows.Items) == 3
-	}, 30*time.Second, 20*time.Millisecond, "a row for each")
+	}, patience, 20*time.Millisecond, "a row for each")
 	for _, row := range rows.Items {
 		require.NotEqual(t, "ana@example.com", row.Address, "the address is masked")
 		require.Contains(t, []string{"", "null"}, row.Rendered)

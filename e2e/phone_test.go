@@ -71,7 +71,7 @@ func TestCodesBySMSLeaveNothing(t *testing.T) {
 	}))
 	require.NoError(t, twilio.Up())
 	require.NoError(t, s.Start())
-	require.Eventually(t, func() bool { return len(twilio.To(known)) == 1 }, time.Minute, 10*time.Millisecond, "the code goes out after all")
+	require.Eventually(t, func() bool { return len(twilio.To(known)) == 1 }, patience, 10*time.Millisecond, "the code goes out after all")
 	code := regexp.MustCompile(`\b\d{8}\b`).FindString(twilio.To(known)[0].Body)
 	require.NotEmpty(t, code)
 
@@ -87,7 +87,7 @@ func TestCodesBySMSLeaveNothing(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, status(t, s, users+"auth-with-otp", map[string]any{"otpId": first.OTPID, "password": code}), "it died at the fifth wrong try, over a kill")
 
 	require.NoError(t, s.Call(http.MethodPost, users+"request-phone-otp", map[string]any{"phone": known}, &first))
-	require.Eventually(t, func() bool { return len(twilio.To(known)) == 2 }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(twilio.To(known)) == 2 }, patience, 10*time.Millisecond)
 	second := regexp.MustCompile(`\b\d{8}\b`).FindString(twilio.To(known)[1].Body)
 	var auth struct{ Token string }
 	require.NoError(t, s.Call(http.MethodPost, users+"auth-with-otp", map[string]any{"otpId": first.OTPID, "password": second}, &auth))
@@ -102,7 +102,7 @@ func TestCodesBySMSLeaveNothing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		require.NoError(t, s.Call(http.MethodGet, "/api/collections/notification_deliveries/records?filter=channel='sms'%26%26(status='accepted'||reason='no_account')", nil, &rows))
 		return len(rows.Items) == 3
-	}, 30*time.Second, 20*time.Millisecond, "a row for each")
+	}, patience, 20*time.Millisecond, "a row for each")
 	s.Kill()
 
 	secrets := []string{code, second, unknown, unknown[1:]}

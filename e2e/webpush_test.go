@@ -35,7 +35,7 @@ func TestWebPushInTheBrowser(t *testing.T) {
 	dir, address := t.TempDir(), freeAddress(t)
 	server := startDevices(t, dir, address, append(env, "SEND_ONLY_TO=ana@example.com", "WEBPUSH_SUBJECT=mailto:hello@example.com")...)
 	setupLink := regexp.MustCompile(`http://\S+pbinstall\S+`)
-	require.Eventually(t, func() bool { return setupLink.MatchString(server.console.String()) }, time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return setupLink.MatchString(server.console.String()) }, patience, 20*time.Millisecond)
 
 	// What the browser's side needs of the double.
 	var mu sync.Mutex
@@ -107,7 +107,7 @@ func TestWebPushKeyOutlivesAKill(t *testing.T) {
 		require.Eventually(t, func() bool {
 			s.call(t, root, http.MethodGet, "/api/collections/notification_providers/records/envwebpush00000", nil, &row)
 			return row.State != ""
-		}, 2*time.Minute, 20*time.Millisecond)
+		}, patience, 20*time.Millisecond)
 		return row.State, row.StateReason
 	}
 	server := startDevices(t, dir, address, rootEnv...)
@@ -122,7 +122,7 @@ func TestWebPushKeyOutlivesAKill(t *testing.T) {
 	server.kill()
 
 	wrong := startDevices(t, dir, address, append(rootEnv, "GROUNDWORK_KEY="+strings.Repeat("w", 32))...)
-	require.Eventually(t, func() bool { s, _ := state(wrong); return s == "paused" }, 2*time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { s, _ := state(wrong); return s == "paused" }, patience, 20*time.Millisecond)
 	_, reason := state(wrong)
 	require.Contains(t, reason, "encrypted with another GROUNDWORK_KEY. Start with the former GROUNDWORK_KEY")
 	status, said := key(wrong)
@@ -132,5 +132,5 @@ func TestWebPushKeyOutlivesAKill(t *testing.T) {
 	server = startDevices(t, dir, address, rootEnv...)
 	_, again = key(server)
 	require.Equal(t, first, again)
-	require.Eventually(t, func() bool { s, _ := state(server); return s == "ok" }, 2*time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { s, _ := state(server); return s == "ok" }, patience, 20*time.Millisecond)
 }

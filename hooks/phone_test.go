@@ -82,7 +82,7 @@ func (p *phones) last() map[string]any {
 		}
 		item = items[0].(map[string]any)
 		return item["status"] != "pending" && item["status"] != "sending"
-	}, 30*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	return item
 }
 

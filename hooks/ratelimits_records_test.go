@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	waitLimit = 30 * time.Second
+	waitLimit = patience
 	waitStep  = 5 * time.Millisecond
 )
 

@@ -33,11 +33,7 @@ func (g *groundwork) bindSender() {
 				Now:              g.cfg.now,
 			})
 			g.sender.AddWorkers(g.workers)
-			g.providers.OnResume(func(app core.App, ch notifications.ProviderChannel) {
-				if err := g.sender.Release(app, ch); err != nil {
-					g.log.Error("what waited for the provider cannot be sent on", "channel", string(ch), "error", err)
-				}
-			})
+			g.providers.OnResume(g.sender.Release)
 			return nil
 		}})
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,15 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/internal/versions"
+	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
 // serveBinary starts the binary on the data folder and waits until it answers.
-func serveBinary(t *testing.T, binary, dir string) (address string, process *os.Process) {
+func serveBinary(t *testing.T, binary, dir string) (base string, process *os.Process) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := providertest.FreeAddress()
 	require.NoError(t, err)
-	address = listener.Addr().String()
-	require.NoError(t, listener.Close())
 
 	var output bytes.Buffer
 	cmd := exec.Command(binary, "serve", "--http", address, "--dir", dir, "--dev=false")

@@ -99,7 +99,7 @@ func jobStates(t *testing.T, app core.App) map[string]bool {
 
 func eventually(t *testing.T, met func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // between two looks
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // between two looks
 		if met() {
 			return
 		}

@@ -15,6 +15,10 @@ import (
 // are for people to watch, and each recount reads all rows of a notification.
 const countInterval = 500 * time.Millisecond
 
+// countAgain is how long after a recount that failed the next one comes. It must:
+// the last batch of a notification asks only once.
+const countAgain = time.Second
+
 // counter keeps the counts and the final status of notifications. It is the
 // only writer of both: it recounts from the delivery rows, so that a crash or a
 // repeated job can not make them drift.
@@ -138,7 +142,8 @@ func (c *counter) flush() {
 	c.mu.Unlock()
 	for id, over := range ids {
 		if err := c.recount(id, over); err != nil {
-			c.log.Error("notification cannot be recounted", "notification", id, "error", err)
+			c.log.Error("notification cannot be recounted, trying again", "notification", id, "error", err)
+			time.AfterFunc(countAgain, func() { c.touch(id) })
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -150,12 +151,13 @@ func (resumedWorker) Timeout() time.Duration { return -1 }
 // Work implements [jobs.Worker].
 func (w resumedWorker) Work(ctx context.Context, job *jobs.Job[ResumedArgs]) error {
 	w.p.mu.Lock()
-	listeners := append([]func(core.App, ProviderChannel){}, w.p.onResume...)
+	listeners := slices.Clone(w.p.onResume)
 	w.p.mu.Unlock()
+	var failed error
 	for _, fn := range listeners {
-		fn(w.p.app, job.Args.Channel)
+		failed = errors.Join(failed, fn(w.p.app, job.Args.Channel))
 	}
-	return nil
+	return failed
 }
 
 // check proves a row's configuration, over the network and outside any

@@ -109,9 +109,11 @@ type Providers struct {
 	mu       sync.Mutex
 	live     map[lane]*liveProvider
 	replaced map[string][]*Gate // gates of earlier configurations, by row id
-	onResume []func(core.App, ProviderChannel)
+	onResume []func(core.App, ProviderChannel) error
 	settings [sha256.Size]byte // of the mail settings that were followed last
 	closed   bool
+
+	goodbyes sync.WaitGroup // adapters that are being closed
 }
 
 // ActiveProvider is the provider that serves a channel at the moment. Every
@@ -385,28 +387,36 @@ func (p *Providers) retireLocked(live *liveProvider, why error) {
 	since := time.Now().Add(-staleComplaint)
 	p.replaced[live.ID] = append(slices.DeleteFunc(p.replaced[live.ID], func(g *Gate) bool { return g.idle() && !g.saidConfigBad(since) }), live.Gate)
 	live.Gate.close(why, func() {
-		if c, ok := live.Adapter.(Closer); ok {
+		c, ok := live.Adapter.(Closer)
+		if !ok {
+			return
+		}
+		// By itself: a goodbye over the network may take its time, and everybody who
+		// sends needs mu, or the transaction that this is called in.
+		p.goodbyes.Go(func() {
 			if err := c.Close(); err != nil {
 				p.log.Debug("provider closed with an error", "provider", live.ID, "error", scrub(err.Error(), live.secret))
 			}
-		}
+		})
 	})
 }
 
-// Close lets go of all adapters. Call it after the last job has ended.
+// Close lets go of all adapters, and returns when they are closed. Call it after the
+// last job has ended.
 func (p *Providers) Close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
 	for _, live := range p.live {
 		p.retireLocked(live, errors.New("the server is shutting down"))
 	}
+	p.mu.Unlock()
+	p.goodbyes.Wait()
 }
 
 // OnResume calls fn when what waits for a channel can go out: a paused provider
-// works again, or another one has taken its place. fn runs in a background job
-// and may be called without anything waiting.
-func (p *Providers) OnResume(fn func(app core.App, ch ProviderChannel)) {
+// works again, or another one has taken its place. fn runs in a background job,
+// which is tried again when it fails, and may be called without anything waiting.
+func (p *Providers) OnResume(fn func(app core.App, ch ProviderChannel) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onResume = append(p.onResume, fn)

@@ -30,6 +30,7 @@ type servers struct {
 	made    []notifications.ProviderConfig
 	closed  int
 	onCheck func(host string)
+	onClose func(host string)
 }
 
 func newServers() *servers {
@@ -117,6 +118,10 @@ func (a *adapter) Check(context.Context) notifications.Outcome {
 }
 
 func (a *adapter) Close() error {
+	if a.servers.onClose != nil {
+		host, _ := a.cfg.Config["host"].(string)
+		a.servers.onClose(host)
+	}
 	a.servers.mu.Lock()
 	defer a.servers.mu.Unlock()
 	a.servers.closed++
@@ -185,10 +190,11 @@ func registryOn(t *testing.T, app *pbtest.App, change ...func(*notifications.Pro
 		c(&opts)
 	}
 	r.Providers = notifications.NewProviders(opts)
-	r.OnResume(func(_ core.App, ch notifications.ProviderChannel) {
+	r.OnResume(func(_ core.App, ch notifications.ProviderChannel) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.resumed = append(r.resumed, ch)
+		return nil
 	})
 	t.Cleanup(r.Close)
 	return r
@@ -341,19 +347,55 @@ func TestActiveKeepsAnAdapterUntilTheRowChanges(t *testing.T) {
 	_, closed := r.servers.count()
 	require.Zero(t, closed, "a message is still in flight")
 	first.Gate.Release(notifications.Outcome{Kind: notifications.Accepted})
-	_, closed = r.servers.count()
-	require.Equal(t, 1, closed)
+	require.Eventually(t, func() bool { _, closed := r.servers.count(); return closed == 1 }, patience, time.Millisecond)
 
 	rec.Set("enabled", false)
 	r.save(t, rec)
 	require.NoError(t, r.Refresh(r.app))
 	require.ErrorIs(t, next.Gate.Acquire(t.Context()), notifications.ErrProviderChanged)
-	made, closed := r.servers.count()
-	require.Equal(t, made, closed)
 
 	r.Close()
+	made, closed := r.servers.count()
+	require.Equal(t, made, closed)
 	_, err = r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
 	require.ErrorIs(t, err, notifications.ErrNoProvider)
+}
+
+// A server that is let go of and does not answer the goodbye holds nobody up.
+func TestAGoodbyeHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	saysGoodbye, answered := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(answered) })
+	r.servers.onClose = func(host string) {
+		if host == "hangs" {
+			close(saysGoodbye)
+			<-answered
+		}
+	}
+	rec := r.row(t, map[string]any{"config": host("hangs")})
+	r.row(t, map[string]any{"config": host("other"), "channel": "sms_transactional", "senderId": "+15005550006"})
+	_, err := r.Active(r.app, notifications.Route{Channel: notifications.ProviderEmailTransactional})
+	require.NoError(t, err)
+
+	rec.Set("config", host("new"))
+	r.save(t, rec)
+	through := make(chan error, 1)
+	go func() {
+		err := r.Refresh(r.app)
+		for _, ch := range []notifications.ProviderChannel{notifications.ProviderEmailTransactional, notifications.ProviderSMSTransactional} {
+			_, found := r.Active(r.app, notifications.Route{Channel: ch})
+			err = errors.Join(err, found)
+		}
+		through <- err
+	}()
+	<-saysGoodbye
+	select {
+	case err := <-through:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		require.Fail(t, "everybody waits for one server's goodbye")
+	}
 }
 
 func TestActiveUnusable(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -129,7 +130,7 @@ func newPushApp(t *testing.T, environment ...notifications.ProviderConfig) *push
 			notifications.ProviderAPNs: peer.factory, notifications.ProviderFCM: peer.factory}})
 	sender := notifications.NewSender(app, notifications.SenderOptions{Providers: providers, Sealed: testBox(t), Log: log,
 		Retry: notifications.RetryPolicy{Base: 10 * time.Millisecond}})
-	providers.OnResume(func(app core.App, ch notifications.ProviderChannel) { require.NoError(t, sender.Release(app, ch)) })
+	providers.OnResume(sender.Release)
 	workers := jobs.NewWorkers()
 	providers.AddWorkers(workers)
 	sender.AddWorkers(workers)
@@ -146,6 +147,16 @@ func newPushApp(t *testing.T, environment ...notifications.ProviderConfig) *push
 		providers.Close()
 	})
 	return &pushApp{app, t, peer, providers}
+}
+
+// checked waits until the checks of the start are through, and what they asked for.
+func (a *pushApp) checked() {
+	a.t.Helper()
+	require.Eventually(a.t, func() bool {
+		due, err := jobs.CountDue(a.t.Context(), a)
+		require.NoError(a.t, err)
+		return due == 0
+	}, patience, 10*time.Millisecond)
 }
 
 var apnsRow = notifications.ProviderConfig{Channel: notifications.ProviderAPNs, Name: "Apple", Config: map[string]any{"bundleId": "com.example.shop", "keyId": "ABC123DEFG"}}
@@ -367,12 +378,7 @@ func TestAServiceThatIsRepairedDuringAPass(t *testing.T) {
 	app.device(ana, "t-apple", nil)
 	app.device(ana, "t-google", map[string]any{"platform": "android"})
 	apple := notifications.EnvironmentProviderID(notifications.ProviderAPNs)
-	idle := func() bool {
-		due, err := jobs.CountDue(t.Context(), app)
-		require.NoError(t, err)
-		return due == 0
-	}
-	require.Eventually(t, idle, patience, 10*time.Millisecond, "the checks of the start")
+	app.checked()
 	require.NoError(t, app.providers.Pause(app, apple, "The key is wrong."))
 	app.peer.hold = make(chan struct{})
 	n := app.push(nil)
@@ -391,6 +397,61 @@ func TestAServiceThatIsRepairedDuringAPass(t *testing.T) {
 	app.ends(n, "sent")
 	require.Len(t, app.peer.messages("t-apple"), 1)
 	require.Len(t, app.peer.messages("t-google"), 1)
+}
+
+// What is only asked for once is asked for again when a write fails for a moment: the pause of a
+// provider, the release of what waited for it, and the last recount.
+func TestWritesThatFailLeaveNothingLying(t *testing.T) {
+	t.Parallel()
+	app := newPushApp(t, apnsRow)
+	app.device(app.User("ana@example.com"), "t-apple", nil)
+	app.checked()
+	var mu sync.Mutex
+	tried := map[string]int{}
+	failing := map[string]int{"pause": 1, "release": 1, "recount": 3} // the end of a batch asks for more than one
+	full := func(what string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if tried[what]++; tried[what] > failing[what] {
+			return nil
+		}
+		return errors.New("the disk is full")
+	}
+	app.OnRecordUpdateExecute(notifications.CollectionProviders).BindFunc(func(e *core.RecordEvent) error {
+		if e.Record.GetString("state") == "paused" {
+			if err := full("pause"); err != nil {
+				return err
+			}
+		}
+		return e.Next()
+	})
+	app.OnRecordUpdateExecute(notifications.CollectionNotifications).BindFunc(func(e *core.RecordEvent) error {
+		var err error
+		switch before, now := e.Record.Original().GetString("status"), e.Record.GetString("status"); {
+		case before == "paused" && now == "sending":
+			err = full("release")
+		case before == "sending" && now == "sent":
+			err = full("recount")
+		}
+		if err != nil {
+			return err
+		}
+		return e.Next()
+	})
+
+	app.peer.answer(notifications.Outcome{Kind: notifications.ConfigBad, Explanation: "The key is wrong."}, "t-apple")
+	n := app.ends(app.push(nil), "paused")
+	app.peer.answer(notifications.Outcome{}, "t-apple")
+	row, err := app.FindRecordById(notifications.CollectionProviders, notifications.EnvironmentProviderID(notifications.ProviderAPNs))
+	require.NoError(t, err)
+	row.Set("action", "resume")
+	require.NoError(t, app.Save(row))
+	app.ends(n, "sent")
+	mu.Lock()
+	defer mu.Unlock()
+	for what, times := range failing {
+		require.Greater(t, tried[what], times, what)
+	}
 }
 
 func TestAmbiguousPushIsRepeatedWithTheSameCollapseID(t *testing.T) {

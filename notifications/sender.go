@@ -151,36 +151,42 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	if err != nil {
 		return fmt.Errorf("find what waits for %s: %w", ch, err)
 	}
+	// One that cannot be read does not keep the others from being sent on.
+	var failed error
 	for _, id := range ids {
 		if id == "" {
-			if err := s.enqueueWaitingMails(app); err != nil {
-				return err
-			}
+			failed = errors.Join(failed, s.enqueueWaitingMails(app))
 			continue
 		}
-		err := app.RunInTransaction(func(txApp core.App) error {
-			n, err := FindNotificationByID(txApp, id)
-			if err != nil {
-				return err
-			}
-			plan := n.Plan()
-			if n.Status() == StatusPaused && plan.Held || n.Status() == StatusSending {
-				plan.Held = false
-				n.SetPlan(plan)
-				n.SetStatus(StatusSending)
-				n.SetStatusReason("")
-				if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), n); err != nil {
-					return err
-				}
-				return EnqueueBatches(txApp, n, channel)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("release notification %s: %w", id, err)
+		if err := s.release(app, id, channel); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("release notification %s: %w", id, err))
 		}
 	}
-	return nil
+	return failed
+}
+
+func (s *Sender) release(app core.App, id string, channel Channel) error {
+	return app.RunInTransaction(func(txApp core.App) error {
+		n, err := FindNotificationByID(txApp, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		plan := n.Plan()
+		if n.Status() == StatusPaused && plan.Held || n.Status() == StatusSending {
+			plan.Held = false
+			n.SetPlan(plan)
+			n.SetStatus(StatusSending)
+			n.SetStatusReason("")
+			if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), n); err != nil {
+				return err
+			}
+			return EnqueueBatches(txApp, n, channel)
+		}
+		return nil
+	})
 }
 
 // Channel is the channel whose messages a provider of this kind sends.
@@ -1014,7 +1020,9 @@ func (s *Sender) handOverRoute(ctx context.Context, route Route, items []item) p
 		pass.waiting = ids(items)
 		s.ledger.await(stored) // the rows are pending again before anybody can resume the provider
 		if err := s.providers.Pause(s.app, active.ID, pass.paused); err != nil {
-			s.log.Error("provider cannot be paused", "provider", active.ID, "error", err)
+			// Nobody will resume what is not paused: it is found out once more.
+			s.log.Error("provider cannot be paused, trying again", "provider", active.ID, "error", err)
+			pass = passResult{down: s.opts.Retry.Delay(1)}
 		}
 	case pass.down > 0:
 		s.markProvider(s.providers.MarkFailing, active.ID, orElse(h.downSaid, "The server cannot be reached at the moment.")+" Messages wait and are tried again by themselves.")
@@ -1330,7 +1338,8 @@ type runs struct {
 }
 
 // do calls work. When somebody is at key already, it returns [errBusy] at once and
-// that one works once more when it is through, whatever came of it.
+// that one works once more when it is through, whatever came of it; when its time is
+// up by then, its job is not done.
 func (r *runs) do(ctx context.Context, key string, work func() error) error {
 	if !r.begin(key) {
 		return errBusy
@@ -1343,9 +1352,14 @@ func (r *runs) do(ctx context.Context, key string, work func() error) error {
 	}()
 	for {
 		err := work()
-		if ended = r.end(key, ctx.Err() != nil); ended {
-			return err
+		var owed bool
+		if ended, owed = r.end(key, ctx.Err() != nil); !ended {
+			continue
 		}
+		if owed && err == nil {
+			return ctx.Err()
+		}
+		return err
 	}
 }
 
@@ -1364,16 +1378,17 @@ func (r *runs) begin(key string) bool {
 }
 
 // end gives key up, unless somebody asked for it since it was begun; giveUp does
-// so anyhow.
-func (r *runs) end(key string, giveUp bool) (ended bool) {
+// so anyhow, and owed says that somebody had asked.
+func (r *runs) end(key string, giveUp bool) (ended, owed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.asked[key] && !giveUp {
+	owed = r.asked[key]
+	if owed && !giveUp {
 		r.asked[key] = false
-		return false
+		return false, false
 	}
 	delete(r.asked, key)
-	return true
+	return true, owed
 }
 
 func parseDBTime(s string) time.Time {

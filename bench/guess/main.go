@@ -227,7 +227,7 @@ func (a *attack) request(from string) (id, code string, err error) {
 	if err := json.Unmarshal(answer, &made); err != nil {
 		return "", "", err
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // until the job has sent it
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // until the job has sent it
 		got := a.mails.To(owner)
 		if len(got) == before {
 			continue

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,12 +53,8 @@ type Server struct {
 // over restarts.
 func (s *Server) Start() error {
 	if s.addr == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		s.addr = l.Addr().String()
-		if err := l.Close(); err != nil {
+		var err error
+		if s.addr, err = providertest.FreeAddress(); err != nil {
 			return err
 		}
 	}
@@ -78,7 +73,7 @@ func (s *Server) Start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
 		res, err := http.Get("http://" + s.addr + "/api/health")
 		if err == nil {
 			_ = res.Body.Close()

@@ -183,7 +183,7 @@ func killAtRandom(s *process.Server, o options, out *outside, r *report) error {
 			time.Sleep(time.Duration(1+rand.IntN(5)) * time.Millisecond) // between two looks at the ledgers: the moment is meant to be random
 		}
 		s.Kill()
-		if err := out.awaitQuiet(10 * time.Second); err != nil {
+		if err := out.awaitQuiet(2 * time.Minute); err != nil {
 			return err
 		}
 		if err := s.WithDB(r.countInFlight); err != nil {

@@ -16,7 +16,7 @@ func TestKilledMidSend(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput()
 	require.NoError(t, err, string(out))
 	o := defaults()
-	o.binary, o.people, o.kills, o.callbackDelay, o.timeout = binary, 300, 2, 200*time.Millisecond, time.Minute
+	o.binary, o.people, o.kills, o.callbackDelay, o.timeout = binary, 300, 2, 200*time.Millisecond, 5*time.Minute
 	r, err := run(o)
 	require.NoError(t, err)
 	t.Log("\n" + r.String())

@@ -32,6 +32,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
 type options struct {
@@ -145,12 +147,9 @@ func start(binary, work string) (address string, stop func(), err error) {
 		return "", nil, fmt.Errorf("make a superuser: %w\n%s", err, text)
 	}
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if address, err = providertest.FreeAddress(); err != nil {
 		return "", nil, err
 	}
-	address = listener.Addr().String()
-	_ = listener.Close()
 
 	output, err := os.Create(filepath.Join(work, "output"))
 	if err != nil {

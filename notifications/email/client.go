@@ -182,9 +182,11 @@ func (p *Provider) Close() error {
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.mu.Unlock()
+	var all sync.WaitGroup
 	for _, s := range idle {
-		s.quit()
+		all.Go(s.quit)
 	}
+	all.Wait()
 	return nil
 }
 

@@ -179,7 +179,10 @@ func StartAPNs(opts APNsOptions) (*APNs, error) {
 		a.topics[topic] = true
 	}
 	if a.addr == "" {
-		a.addr = "127.0.0.1:0"
+		var err error
+		if a.addr, err = FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	if a.streams == 0 {
 		a.streams = 1000

@@ -184,7 +184,10 @@ func StartFCM(opts FCMOptions) (*FCM, error) {
 	s := &FCM{opts: opts, addr: opts.Addr, now: opts.Behaviour, scripts: map[string][]FCMScript{}, dice: rand.New(rand.NewPCG(opts.Seed, 1)),
 		bearers: map[string]time.Time{}, entries: map[string]*fcmEntry{}, changed: make(chan struct{}), released: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	if s.addr == "" {
-		s.addr = "127.0.0.1:0"
+		var err error
+		if s.addr, err = FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.Up(); err != nil {
 		return nil, err

@@ -199,7 +199,10 @@ func StartSMTP(opts SMTPOptions) (*SMTP, error) {
 	s := &SMTP{opts: opts, addr: opts.Addr, now: opts.Behaviour, scripts: map[string][]Script{}, byRecipient: map[string]int{},
 		changed: make(chan struct{}), wires: map[*wire]struct{}{}}
 	if s.addr == "" {
-		s.addr = "127.0.0.1:0"
+		var err error
+		if s.addr, err = FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	switch opts.TLS {
 	case "", NoTLS:

@@ -170,9 +170,12 @@ type Twilio struct {
 func StartTwilio(opts TwilioOptions) (*Twilio, error) {
 	d := &Twilio{opts: opts, addr: opts.Addr, all: opts.Fault, follow: opts.Follow, scripts: map[string][]TwilioFault{},
 		stopped: map[[2]string]bool{}, byNumber: map[string][]*SMS{}, bySender: map[string]int{}, requests: map[string]int{},
-		changed: make(chan struct{}), release: make(chan struct{}), client: &http.Client{Timeout: 15 * time.Second}}
+		changed: make(chan struct{}), release: make(chan struct{}), client: &http.Client{Timeout: 2 * time.Minute}}
 	if d.addr == "" {
-		d.addr = "127.0.0.1:0"
+		var err error
+		if d.addr, err = FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	if d.opts.AccountSID == "" {
 		d.opts.AccountSID = TwilioAccountSID

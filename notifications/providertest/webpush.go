@@ -154,7 +154,10 @@ func StartWebPush(opts WebPushOptions) (*WebPush, error) {
 	s := &WebPush{opts: opts, addr: opts.Addr, subscriptions: map[string]*WebPushSubscription{}, scripts: map[string][]WebPushScript{},
 		messages: map[string][]WebPushMessage{}, received: map[string]int{}, changed: make(chan struct{}), released: make(chan struct{})}
 	if s.addr == "" {
-		s.addr = "127.0.0.1:0"
+		var err error
+		if s.addr, err = FreeAddress(); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.Up(); err != nil {
 		return nil, err
