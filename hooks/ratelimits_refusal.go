@@ -92,7 +92,7 @@ func (l *limits) holdBack(e *core.RequestEvent) {
 // within the window, and whether it was refused as often as the rule allows
 // requests, and patiently often at that.
 func (l *limits) refusals(e *core.RequestEvent, rule *ratelimit.Rule, network string) (before int, goesOn bool) {
-	w := ratelimit.Window{Limit: max(rule.Limit, patience), Length: rule.Window.Length}
+	w := ratelimit.Window{Limit: max(rule.Limit, patience), Length: rule.Length}
 	taken := l.limiter.Take(e.Request.Context(), ratelimit.Count{Key: l.limiter.Key(rule.ID, "refused", network), Window: w})
 	if !taken.OK {
 		return w.Limit, true
