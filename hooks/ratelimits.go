@@ -274,7 +274,7 @@ func (t *taking) refused(by *ratelimit.Rule) {
 	for i := range t.slots {
 		s := &t.slots[i]
 		if by.NeedsBody() && s.rule.KeyBy == ratelimit.KeyIP {
-			if t.limits.goesOn(t.event, s.rule, t.network) {
+			if _, goesOn := t.limits.refusals(t.event, s.rule, t.network); goesOn {
 				continue
 			}
 		}

@@ -3,10 +3,12 @@ package hooks_test
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 )
@@ -148,4 +150,35 @@ func TestARefusalCountsNowhere(t *testing.T) {
 		require.Equal(t, http.StatusOK, get("/api/version-check?platform=ios&version=1"))
 	}
 	require.Equal(t, http.StatusTooManyRequests, get("/api/version-check?platform=ios&version=1"))
+}
+
+// Who goes on after the limit fills no log: the first refusals are lines, the
+// others a number. The answers are the same.
+func TestManyRefusalsAreLoggedAsANumber(t *testing.T) {
+	t.Parallel()
+	out := &lockedBuffer{}
+	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = out }))
+	rule(t, app, app.Token(app.Superuser("root@example.com")), map[string]any{"windowSeconds": 3600})
+	var refused []pbtest.Response
+	for range 2 + 30 + 5 {
+		if res := app.Send(http.MethodGet, "/api/health", nil, ""); res.Status != http.StatusOK {
+			refused = append(refused, res)
+		}
+	}
+	require.Len(t, refused, 35)
+	first, last := refused[0], refused[34]
+	require.Equal(t, http.StatusTooManyRequests, last.Status)
+	require.Equal(t, first.JSON(t)["status"], last.JSON(t)["status"])
+	require.Contains(t, last.JSON(t)["message"], "Too many requests. Try again in")
+	require.Equal(t, first.Header.Get("Content-Type"), last.Header.Get("Content-Type"))
+	require.NotEmpty(t, last.Header.Get("Retry-After"))
+	require.NotEmpty(t, last.Header.Get("X-Request-Id"))
+	require.Equal(t, 30, strings.Count(out.String(), `"status":429`))
+
+	for _, job := range app.Cron().Jobs() {
+		if job.Id() == "groundwork.limits.prune" {
+			job.Run()
+		}
+	}
+	require.Contains(t, out.String(), `addresses went on although they were refused","requests":5}`)
 }

@@ -2,6 +2,8 @@ package ratelimit
 
 import (
 	"context"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -10,9 +12,17 @@ import (
 const (
 	// laneWidth is how many requests of one client are worked on at once.
 	laneWidth = 4
+	// laneCrowd is how many may wait before the lane gets narrower.
+	laneCrowd = 2 * laneWidth
 	// lanePatience is how long one waits for its turn; then it goes on all the same.
+	// Half of it to one and a half times as long, so that hundreds do not lose it at
+	// one moment.
 	lanePatience = time.Second
 )
+
+// crowdWidth is how many of a crowd are worked on at once: they leave half of the
+// processors to others.
+var crowdWidth = min(max(runtime.GOMAXPROCS(0)/2, 1), laneWidth)
 
 // Lanes let the requests of one client pass a few at a time, so that the hundreds
 // that a limit allows at once do not all stand before somebody else's. Nobody is
@@ -27,6 +37,13 @@ type lane struct {
 	waiting []chan struct{}
 }
 
+func (l *lane) open() bool {
+	if len(l.waiting) > laneCrowd {
+		return l.inside < crowdWidth
+	}
+	return l.inside < laneWidth
+}
+
 // Enter waits for a turn. The client calls Leave afterwards.
 func (l *Lanes) Enter(ctx context.Context, client string) {
 	l.mu.Lock()
@@ -38,7 +55,7 @@ func (l *Lanes) Enter(ctx context.Context, client string) {
 		own = &lane{}
 		l.lanes[client] = own
 	}
-	if own.inside < laneWidth {
+	if len(own.waiting) == 0 && own.open() {
 		own.inside++
 		l.mu.Unlock()
 		return
@@ -47,7 +64,7 @@ func (l *Lanes) Enter(ctx context.Context, client string) {
 	own.waiting = append(own.waiting, turn)
 	l.mu.Unlock()
 
-	timer := time.NewTimer(lanePatience)
+	timer := time.NewTimer(lanePatience/2 + rand.N(lanePatience))
 	defer timer.Stop()
 	select {
 	case <-turn:
@@ -69,7 +86,7 @@ func (l *Lanes) Leave(client string) {
 	defer l.mu.Unlock()
 	own := l.lanes[client]
 	own.inside--
-	for own.inside < laneWidth && len(own.waiting) > 0 {
+	for len(own.waiting) > 0 && own.open() {
 		close(own.waiting[0])
 		own.waiting = own.waiting[1:]
 		own.inside++

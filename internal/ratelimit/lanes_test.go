@@ -47,3 +47,30 @@ func TestLanes(t *testing.T) {
 		require.Empty(t, l.lanes)
 	})
 }
+
+// A crowd goes through a narrower lane, which gets wide again when it is over.
+func TestLanesLeaveRoomBesideACrowd(t *testing.T) {
+	t.Parallel()
+	crowd := &lane{inside: laneWidth}
+	for range 3 * laneCrowd {
+		crowd.waiting = append(crowd.waiting, make(chan struct{}))
+	}
+	l := Lanes{lanes: map[string]*lane{"one": crowd}}
+	for len(crowd.waiting) > laneCrowd {
+		before := crowd.inside
+		l.Leave("one")
+		if len(crowd.waiting) > laneCrowd {
+			require.Equal(t, max(before-1, crowdWidth), crowd.inside)
+		}
+	}
+	for len(crowd.waiting) > 0 {
+		l.Leave("one")
+		if len(crowd.waiting) > 0 {
+			require.Equal(t, laneWidth, crowd.inside)
+		}
+	}
+	for range laneWidth {
+		l.Leave("one")
+	}
+	require.Empty(t, l.lanes)
+}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // Mark stands in for a secret.
@@ -24,7 +25,19 @@ var secretNames = map[string]bool{
 // Name says whether the value of a field, parameter or header of this name is
 // secret.
 func Name(name string) bool {
-	return secretNames[joined.Replace(strings.ToLower(name))]
+	key := make([]byte, 0, 32) // on the stack: every field of every row in the log comes here
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= utf8.RuneSelf: // a letter may have a small one in ASCII
+			return secretNames[joined.Replace(strings.ToLower(name))]
+		case c == '-', c == '_':
+		case 'A' <= c && c <= 'Z':
+			key = append(key, c-'A'+'a')
+		default:
+			key = append(key, c)
+		}
+	}
+	return secretNames[string(key)]
 }
 
 var joined = strings.NewReplacer("-", "", "_", "")

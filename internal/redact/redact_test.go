@@ -40,6 +40,16 @@ func TestURLAndValue(t *testing.T) {
 	require.Contains(t, string(raw), "yes")
 }
 
+func TestName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"password", "Old_Password", "PROXY-AUTHORIZATION", "tokenKey", "to\u212aen", "__code__"} {
+		require.True(t, Name(name), name)
+	}
+	for _, name := range []string{"", "-", "passwords", "to ken", "c\u00f6de", strings.Repeat("token", 20)} {
+		require.False(t, Name(name), name)
+	}
+}
+
 func TestPathsStayReadable(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{
