@@ -144,6 +144,13 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	if plan.Now.IsZero() {
 		plan.Now = now.UTC()
 		s.counter.planning(id)
+		snapshot, err := n.Snapshot()
+		if err != nil {
+			return false, err
+		}
+		if err := snapshot.checkData(s.app); err != nil {
+			return false, s.failNotification(id, err)
+		}
 		audience := n.Audience()
 		audience.Now = plan.Now
 		people, err := audience.Count(s.app)
