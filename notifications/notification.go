@@ -107,6 +107,8 @@ func (n *Notification) Audience() Audience {
 // sent: an edit of the template afterwards does not change half of a broadcast.
 type Snapshot struct {
 	Content     Content        `json:"content"`
+	DataFrom    string         `json:"dataFrom,omitempty"` // id of the collection whose rows the texts show
+	DataName    string         `json:"dataName,omitempty"` // what it was called
 	Kind        Kind           `json:"kind"`
 	Category    string         `json:"category"` // id
 	CategoryKey string         `json:"categoryKey"`

@@ -150,6 +150,13 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 			}
 		}
 		s.counter.planning(id)
+		snapshot, err := n.Snapshot()
+		if err != nil {
+			return false, err
+		}
+		if err := snapshot.checkData(s.app); err != nil {
+			return false, s.failNotification(id, err)
+		}
 		audience := n.Audience()
 		audience.Now = plan.Now
 		people, err := audience.Count(s.app)

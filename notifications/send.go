@@ -325,6 +325,17 @@ func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, 
 			content.without("data")
 		}
 		s.Content = content
+		if dataFrom := template.GetString("dataFrom"); dataFrom != "" {
+			source, err := findDataFrom(app, dataFrom)
+			if sentence, gone := dataGone(err); gone {
+				errs.add("template", "data_from", sentence)
+				return s, nil, nil
+			}
+			if err != nil {
+				return s, nil, err
+			}
+			s.DataFrom, s.DataName = source.Id, source.Name
+		}
 		templateCategoryID = template.GetString("category")
 		categoryID = orElse(categoryID, templateCategoryID)
 	}
@@ -389,20 +400,11 @@ func findCategory(app core.App, id string) (*core.Record, error) {
 // trySample renders for the first person of the audience, in every language, so
 // that a missing variable is told before anything is sent.
 func (n *Notification) trySample(app core.App, audience Audience, s Snapshot, compiled *Compiled, errs FieldErrors) error {
-	ids, err := audience.Page(app, "", 1)
-	if err != nil || len(ids) == 0 {
+	person, err := findSample(app, audience, s, "")
+	if err != nil || person == nil {
 		return err
 	}
-	users, err := UsersCollection(app)
-	if err != nil {
-		return err
-	}
-	user, err := app.FindRecordById(users, ids[0])
-	if err != nil {
-		return fmt.Errorf("find sample recipient: %w", err)
-	}
-	vars := baseVars(n, s)
-	vars["user"] = userVars(user)
+	vars := person.vars(n, s)
 	for _, texts := range compiled.everyLanguage() {
 		if _, err := texts.Render(vars, ""); err != nil {
 			if n.Template() != "" {

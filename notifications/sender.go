@@ -659,6 +659,19 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	finish := func(row *deliveryRow, status DeliveryStatus, reason, explanation string) {
 		s.ledger.finish(row, &result{Status: status, Reason: reason, Explanation: explanation}, stored)
 	}
+	if snapshot.DataFrom != "" {
+		rows = slices.SortedStableFunc(slices.Values(rows), func(a, b *deliveryRow) int { return strings.Compare(a.User, b.User) })
+	}
+	data, err := newDataPages(s.app, snapshot, usersOf(rows))
+	if sentence, gone := dataGone(err); gone {
+		for _, row := range rows {
+			finish(row, DeliveryFailed, ReasonTemplateFailed, sentence)
+		}
+		return nil, stored, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	base := baseVars(n, snapshot)
 	vars := maps.Clone(base)
 	push := snapshot.Options.push(n.Id, s.now(), n.ExpiresAt())
@@ -684,6 +697,22 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
 		vars["user"] = user.Vars
+		if data != nil {
+			list, err := data.of(row.User)
+			if sentence, gone := dataGone(err); gone {
+				finish(row, DeliveryFailed, ReasonTemplateFailed, sentence)
+				continue
+			}
+			if err != nil {
+				s.ledger.await(stored)
+				return nil, nil, err
+			}
+			if len(list) == 0 {
+				finish(row, DeliverySkipped, ReasonNothingToSay, fmt.Sprintf(nothingToSay, data.source.Name))
+				continue
+			}
+			vars["rows"] = list
+		}
 		rendered, err := compiled.In(localeOf(user, to)).Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
@@ -789,6 +818,14 @@ func (s *Sender) targets(channel Channel, rows []*deliveryRow, people map[string
 		}
 	}
 	return out, nil
+}
+
+func usersOf(rows []*deliveryRow) []string {
+	users := make([]string, len(rows))
+	for i, row := range rows {
+		users[i] = row.User
+	}
+	return users
 }
 
 // localeOf is the language of a message: the person's, or when they have none

@@ -513,6 +513,13 @@ func CheckTemplate(app core.App, record *core.Record) error {
 			return err
 		}
 	}
+	if dataFrom := record.GetString("dataFrom"); dataFrom != "" {
+		if _, err := findDataFrom(app, dataFrom); err != nil {
+			if err := errs.addError("dataFrom", err); err != nil {
+				return err
+			}
+		}
+	}
 	if strings.TrimSpace(c.Title+c.Body+c.EmailHTML+c.SMSBody) == "" {
 		errs.add("title", "required", "Write a title or a text.")
 	}
