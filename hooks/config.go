@@ -102,8 +102,15 @@ type Config struct {
 	// Empty means UTC.
 	DefaultTimezone string
 
+	// PromotionalHours is PROMOTIONAL_HOURS: the hours of the day on people's own
+	// clocks in which promotional SMS and push may reach them, such as "09:00-20:00".
+	// Empty means "08:00-21:00", which is the law of many countries; "off" means
+	// all day, and is warned about in the log.
+	PromotionalHours string
+	promotionalHours notifications.HoursOfDay
+
 	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
-	// consent and quiet hours are not in force yet.
+	// consent is not recorded yet.
 	promotionalSMS bool
 
 	// answerFloor is [answerFloor] outside tests.
@@ -125,6 +132,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Env == "" {
 		c.Env = EnvLocal
+	}
+	var err error
+	if c.promotionalHours, err = notifications.ParseHours(c.PromotionalHours); err != nil {
+		return c, fmt.Errorf("the hours %q for promotional messages cannot be used: %w", c.PromotionalHours, err)
 	}
 	if c.now == nil {
 		c.now = time.Now

@@ -16,8 +16,8 @@ func ConfigFromEnv() Config {
 	}
 	cfg := Config{Env: Environment(v.Env), SendOnlyTo: v.SendOnlyTo, Key: v.Key,
 		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword,
-		DefaultTimezone: v.DefaultTimezone,
-		RedisURL:        v.Redis, TrustedProxies: v.TrustedProxies,
+		DefaultTimezone: v.DefaultTimezone, PromotionalHours: v.PromotionalHours,
+		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
 		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel

@@ -71,6 +71,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindExport()
 	g.bindWebhooks()
 	g.bindNotifications()
+	g.bindQuietHours()
 	g.bindTriggers()
 	g.bindMails()
 	g.bindVersions()

@@ -28,6 +28,7 @@ func (g *groundwork) bindSender() {
 				SendOnlyTo:       g.cfg.SendOnlyTo,
 				ShowAccountMails: g.cfg.Env == EnvLocal,
 				PromotionalSMS:   g.cfg.promotionalSMS,
+				PromotionalHours: g.cfg.promotionalHours,
 				Retry:            g.cfg.Retry,
 				Log:              g.log,
 				Now:              g.cfg.now,

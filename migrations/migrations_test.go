@@ -2,6 +2,7 @@ package migrations_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/pocketbase/dbx"
@@ -333,6 +334,7 @@ func TestFieldsThatMatterComeFirst(t *testing.T) {
 
 	_, err := runner.Up()
 	require.NoError(t, err)
+	later := map[string][]string{"gw_deliveries": {"heldUntil"}} // fields of later migrations
 	for id, want := range map[string][]string{
 		"gw_notifications": {"id", "title", "body", "channels", "audience", "users", "topics", "filter", "confirmRecipients", "action", "status", "statusReason",
 			"total", "sent", "failed", "skipped", "pending", "template", "variables", "category", "sendAt", "expiresAt"},
@@ -344,7 +346,7 @@ func TestFieldsThatMatterComeFirst(t *testing.T) {
 	} {
 		after := fieldNames(t, app, id)
 		require.Equal(t, want, after[:len(want)], id)
-		require.ElementsMatch(t, before[id], after, "%s has the fields that it had", id)
+		require.ElementsMatch(t, slices.Concat(before[id], later[id]), after, "%s has the fields that it had", id)
 		require.NotEqual(t, before[id], after, id)
 	}
 	providers, err := app.FindCollectionByNameOrId("gw_providers")

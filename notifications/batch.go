@@ -309,7 +309,7 @@ const insertChunk = 50
 // and those that each has of its own.
 var (
 	sharedColumns = []string{"notification", "channel", "kind", "category", "batch", "requestId", "resendOf", "created", "updated", "status", "reason",
-		"explanation", "provider", "attempts", "nextAttemptAt", "acceptedAt", "deliveredAt", "rendered"}
+		"explanation", "provider", "attempts", "nextAttemptAt", "acceptedAt", "deliveredAt", "rendered", "heldUntil"}
 	ownColumns = []string{"id", "user", "device", "target", "address", "providerMessageId"}
 )
 
@@ -360,7 +360,7 @@ func sharedValues(row *deliveryRow, r *result, now string) []any {
 	}
 	return append(make([]any, 0, len(sharedColumns)+insertChunk*len(ownColumns)),
 		row.Notification, row.Channel, row.Kind, row.Category, row.Batch, row.RequestID, row.ResendOf, row.Created, now, string(stored.Status), stored.Reason,
-		stored.Explanation, stored.Provider, attempts, dbTime(stored.NextAttemptAt), stored.acceptedAt(now), stored.deliveredAt(now), rendered)
+		stored.Explanation, stored.Provider, attempts, dbTime(stored.NextAttemptAt), stored.acceptedAt(now), stored.deliveredAt(now), rendered, dbTime(stored.HeldUntil))
 }
 
 func ownValues(values []any, row *deliveryRow, r *result) []any {

@@ -1,6 +1,9 @@
 package notifications
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // SecretPurpose is what the secret of a provider is sealed for.
 var SecretPurpose = secretPurpose
@@ -19,3 +22,19 @@ var ByMessageID = byMessageID
 
 // AtClock is the instant at which a clock in a zone shows a date and time.
 var AtClock = atClock
+
+// Opens is the first moment from t on at which hours of the day in all zones have
+// begun; from after to goes on over midnight.
+func Opens(t time.Time, hours HoursOfDay, zones ...*time.Location) time.Time {
+	h := &hold{}
+	for _, zone := range zones {
+		h.all = append(h.all, openHours{zone, hours.From, hours.To})
+	}
+	return h.until(t)
+}
+
+// ZonesOfPhone are the zones whose hours a text to a number has to keep when nothing
+// else is known; own is the default zone.
+func ZonesOfPhone(phone string, own *time.Location) []*time.Location {
+	return lawfulZones(own, phoneCountry(phone))
+}

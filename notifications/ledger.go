@@ -20,6 +20,7 @@ type result struct {
 	Provider          string // row id, or "capture"
 	ProviderMessageID string
 	NextAttemptAt     time.Time // for a row that stays pending
+	HeldUntil         time.Time // the end of the quiet hours that it waits for
 	Rendered          *string   // JSON; nil leaves the column alone
 	Tried             bool      // counts as an attempt although it was not begun (capture, push)
 	Retire            *retired  // the device whose token is dead; nil for none
@@ -254,7 +255,8 @@ func (l *ledger) write(batch []*ledgerOp) error {
 	// taken all the same went out.
 	finish := "UPDATE " + rows + " SET status = ?1, reason = ?2, explanation = ?3, provider = ?4, providerMessageId = ?5," +
 		" attempts = attempts + ?6, nextAttemptAt = ?7, acceptedAt = CASE WHEN ?8 <> '' THEN ?8 ELSE acceptedAt END," +
-		" deliveredAt = CASE WHEN ?9 <> '' THEN ?9 ELSE deliveredAt END, rendered = COALESCE(?10, rendered), updated = ?11" +
+		" deliveredAt = CASE WHEN ?9 <> '' THEN ?9 ELSE deliveredAt END, rendered = COALESCE(?10, rendered), updated = ?11," +
+		" heldUntil = CASE WHEN ?13 <> '' THEN ?13 ELSE heldUntil END" +
 		" WHERE id = ?12 AND (status IN ('pending', 'sending') OR status = 'cancelled' AND ?1 = 'accepted')"
 	retire := "UPDATE " + strconv.Quote(devices) + " SET status = 'gone', statusReason = ?, updated = ?" +
 		" WHERE id = ? AND token = ? AND status = 'active' AND registeredAt < ?"
@@ -298,7 +300,7 @@ func (l *ledger) write(batch []*ledgerOp) error {
 					rendered = *r.Rendered
 				}
 				changed, err = run(finish, []any{string(r.Status), r.Reason, r.Explanation, r.Provider, r.ProviderMessageID, tried, dbTime(r.NextAttemptAt),
-					r.acceptedAt(now), r.deliveredAt(now), rendered, now, op.row.ID})
+					r.acceptedAt(now), r.deliveredAt(now), rendered, now, op.row.ID, dbTime(r.HeldUntil)})
 			}
 			if err != nil {
 				return fmt.Errorf("store delivery %s: %w", op.row.ID, err)

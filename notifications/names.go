@@ -136,5 +136,6 @@ const (
 	ReasonPhoneTaken        = "phone_taken"         // somebody else has verified it
 	ReasonTestNumber        = "test_number"         // its code is fixed and never sent
 	ReasonCodeCap           = "code_cap_reached"    // maxPerHour or maxPerPrefixPerHour of phone_sign_in was reached
+	ReasonQuietHours        = "quiet_hours"         // waits for the end of the person's quiet hours; skipped: there is no other time
 	ReasonCaptured          = "captured"            // kept here instead of sent, outside production
 )

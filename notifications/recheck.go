@@ -25,6 +25,8 @@ type finding struct {
 	skip *result
 	// later leaves the delivery pending: the next pass finds the new address.
 	later bool
+	// hold is when the person may be reached, as it is now.
+	hold *hold
 }
 
 func (f finding) stops() bool { return f.skip != nil || f.later }
@@ -57,7 +59,11 @@ func (s *Sender) lookAgain(it item) (finding, error) {
 	if b, ok := blocked[it.row.ID]; ok {
 		return skipped(b.reason, b.sentence), nil
 	}
-	return finding{}, nil
+	holds, err := s.findHolds(channel, *it.snapshot, []string{it.row.User})
+	if err != nil {
+		return finding{}, err
+	}
+	return finding{hold: holds[it.row.User]}, nil
 }
 
 // addressOf is a person's address on a channel as it is now; empty for a person
@@ -83,9 +89,9 @@ func (s *Sender) addressOf(userID string, channel Channel) (string, error) {
 // them.
 func (s *Sender) lookAgainAtDevices(items []item) error {
 	read := time.Now()
-	ids, rows := make([]string, len(items)), make([]*deliveryRow, len(items))
+	ids, users, rows := make([]string, len(items)), make([]string, len(items)), make([]*deliveryRow, len(items))
 	for i, it := range items {
-		ids[i], rows[i] = it.row.Device, it.row
+		ids[i], users[i], rows[i] = it.row.Device, it.row.User, it.row
 	}
 	devices, err := findDevices(s.app, "id", ids)
 	if err != nil {
@@ -95,13 +101,17 @@ func (s *Sender) lookAgainAtDevices(items []item) error {
 	if err != nil {
 		return err
 	}
+	holds, err := s.findHolds(ChannelPush, *items[0].snapshot, users)
+	if err != nil {
+		return err
+	}
 	now := make(map[string]*deviceRow, len(devices))
 	for i := range devices {
 		now[devices[i].ID] = &devices[i]
 	}
 	for i := range items {
 		it := &items[i]
-		it.read, it.finding = read, finding{}
+		it.read, it.finding, it.hold = read, finding{}, holds[it.row.User]
 		d := now[it.row.Device]
 		switch b, isBlocked := blocked[it.row.ID]; {
 		case d == nil || d.User != it.row.User:

@@ -360,6 +360,9 @@ func (n *Notification) buildSnapshot(app core.App, errs FieldErrors) (Snapshot, 
 				other.GetString("name")))
 		}
 	}
+	if s.Options.QuietHours && s.Kind == KindPromotional {
+		errs.add("options", "quiet_hours", "ignoreQuietHours is for transactional messages only: take it out, or choose a transactional category.")
+	}
 	if s.CategoryKey == CategoryAccount {
 		errs.add("category", "reserved", "This category is for sign-in mails, whose content is never kept: choose another one.")
 	}

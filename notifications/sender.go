@@ -46,8 +46,12 @@ type SenderOptions struct {
 	ShowAccountMails bool
 
 	// PromotionalSMS lets promotional SMS leave in production. It stays off as long
-	// as consent and quiet hours are not in force.
+	// as consent is not recorded.
 	PromotionalSMS bool
+
+	// PromotionalHours are those in which promotional SMS and push may reach people;
+	// the zero value is all day.
+	PromotionalHours HoursOfDay
 
 	Retry RetryPolicy
 	Log   *slog.Logger
@@ -225,6 +229,7 @@ type deliveryRow struct {
 	Status        string `db:"status"`
 	Attempts      int    `db:"attempts"`
 	NextAttemptAt string `db:"nextAttemptAt"`
+	HeldUntil     string `db:"heldUntil"`
 	Created       string `db:"created"`
 	RequestID     string `db:"requestId"`
 	Batch         int    `db:"batch"`
@@ -242,6 +247,16 @@ type deliveryRow struct {
 	unstored bool
 }
 
+// dueSince is since when a message is tried: what it waited for quiet hours does not
+// count.
+func (r *deliveryRow) dueSince() time.Time {
+	created, held := parseDBTime(r.Created), parseDBTime(r.HeldUntil)
+	if held.After(created) {
+		return held
+	}
+	return created
+}
+
 // mayRepeat says whether a message may go out twice after a crash: a push is
 // recognised by its collapse id, an e-mail or SMS would arrive twice.
 func (r *deliveryRow) mayRepeat() bool { return Channel(r.Channel) == ChannelPush }
@@ -253,7 +268,7 @@ func (s *Sender) findDeliveries(where dbx.Expression, limit int) ([]*deliveryRow
 	}
 	var rows []*deliveryRow
 	err = s.app.ConcurrentDB().
-		Select("id", "notification", "user", "device", "channel", "kind", "status", "attempts", "nextAttemptAt", "created", "requestId", "batch").
+		Select("id", "notification", "user", "device", "channel", "kind", "status", "attempts", "nextAttemptAt", "heldUntil", "created", "requestId", "batch").
 		From(table).Where(where).OrderBy("nextAttemptAt", "id").Limit(int64(limit)).All(&rows)
 	if err != nil {
 		return nil, fmt.Errorf("find deliveries: %w", err)
@@ -346,6 +361,9 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 
 	due, wait := splitDue(rows, now)
 	if len(due) == 0 {
+		if expires := n.ExpiresAt(); !expires.IsZero() {
+			wait = min(wait, expires.Sub(now))
+		}
 		return false, jobs.Snooze(wait)
 	}
 	pass, err := s.sendRows(ctx, n, due)
@@ -633,6 +651,8 @@ type item struct {
 	snapshot *Snapshot // nil for an account mail
 	read     time.Time // when its person, target and opt-outs were read
 	finding  finding   // of a second look
+	hold     *hold     // nil: may go at any time
+	expires  time.Time // zero: never
 	email    string    // the person's; always known only where [SenderOptions.SendOnlyTo] counts
 }
 
@@ -650,6 +670,10 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		return nil, nil, err
 	}
 	blocked, err := s.findBlocked(channel, snapshot, rows, targets)
+	if err != nil {
+		return nil, nil, err
+	}
+	holds, err := s.findHolds(channel, snapshot, slices.Collect(maps.Keys(people)))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -674,7 +698,8 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	}
 	base := baseVars(n, snapshot)
 	vars := maps.Clone(base)
-	push := snapshot.Options.push(n.Id, s.now(), n.ExpiresAt())
+	expires := n.ExpiresAt()
+	push := snapshot.Options.push(n.Id, s.now(), expires)
 	maxAge := s.opts.Retry.MaxAge
 	for _, row := range rows {
 		user := people[row.User]
@@ -689,8 +714,13 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		case isBlocked:
 			finish(row, DeliverySkipped, block.reason, block.sentence)
 			continue
-		case s.now().Sub(parseDBTime(row.Created)) > maxAge && row.Attempts > 0:
+		case s.now().Sub(row.dueSince()) > maxAge && row.Attempts > 0:
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
+			continue
+		}
+		held := holds[row.User]
+		if r := held.result(s.now(), expires); r != nil {
+			s.ledger.finish(row, r, stored)
 			continue
 		}
 		if compiled.loops() {
@@ -718,7 +748,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read}
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
 		if !row.read.IsZero() {
 			it.read = row.read
 		}
@@ -1089,17 +1119,22 @@ func (s *Sender) markProvider(mark func(app core.App, id, sentence string) error
 // sendCtx bounds the provider's time; ctx ends with the job. The zero Outcome
 // means that nothing was handed over.
 func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvider, it item) (Outcome, *result) {
-	if !it.row.mayRepeat() {
-		if it.isStale() {
-			found, err := s.lookAgain(it)
-			if err != nil {
-				s.log.Error("it cannot be found out whether a person still wants a message", "delivery", it.row.ID, "error", err)
-				return Outcome{Kind: Retry, ProviderDown: true, Explanation: databaseSilent}, nil
-			}
-			if found.stops() {
-				return Outcome{}, found.skip
-			}
+	held := it.hold
+	if !it.row.mayRepeat() && it.isStale() {
+		found, err := s.lookAgain(it)
+		if err != nil {
+			s.log.Error("it cannot be found out whether a person still wants a message", "delivery", it.row.ID, "error", err)
+			return Outcome{Kind: Retry, ProviderDown: true, Explanation: databaseSilent}, nil
 		}
+		if found.stops() {
+			return Outcome{}, found.skip
+		}
+		held = found.hold
+	}
+	if r := held.result(s.now(), it.expires); r != nil {
+		return Outcome{}, r // the night began while it waited
+	}
+	if !it.row.mayRepeat() {
 		ok, err := s.ledger.begin(ctx, it.row)
 		if err != nil {
 			s.log.Error("delivery cannot be begun", "delivery", it.row.ID, "error", err)
@@ -1156,7 +1191,7 @@ func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) *resul
 	case Retry:
 		r.Status = DeliveryPending
 		r.NextAttemptAt = now.Add(max(o.RetryAfter, s.opts.Retry.Delay(row.Attempts+1)))
-		if r.NextAttemptAt.Sub(parseDBTime(row.Created)) > s.opts.Retry.MaxAge {
+		if r.NextAttemptAt.Sub(row.dueSince()) > s.opts.Retry.MaxAge {
 			r.Status, r.Reason, r.NextAttemptAt = DeliveryFailed, ReasonRetriesExhausted, time.Time{}
 			r.Explanation = "Given up after " + plainDuration(s.opts.Retry.MaxAge) + ": " + o.Explanation
 		}

@@ -25,6 +25,8 @@ type Values struct {
 	FCM               *FCM
 	Twilio            *Twilio
 
+	// PromotionalHours is PROMOTIONAL_HOURS: such as 08:00-21:00, or off; empty: not set.
+	PromotionalHours string
 	// DefaultTimezone is DEFAULT_TIMEZONE, an IANA name; empty: not set.
 	DefaultTimezone string
 
@@ -77,7 +79,7 @@ var names = func() []string {
 		"APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC", "APNS_ENVIRONMENT", "APNS_ENDPOINT",
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
-		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE",
+		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
 	}
 	for _, name := range smtpNames {
@@ -87,7 +89,7 @@ var names = func() []string {
 }()
 
 // prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -163,7 +165,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.WebPush = r.webPush()
-	v.DefaultTimezone = r.timezone("DEFAULT_TIMEZONE")
+	v.DefaultTimezone, v.PromotionalHours = r.timezone("DEFAULT_TIMEZONE"), r.hours("PROMOTIONAL_HOURS")
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

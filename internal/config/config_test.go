@@ -53,9 +53,12 @@ func TestReadTheUsual(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, v.TrustedProxies, 2)
 	require.Empty(t, v.DefaultTimezone)
-	v, err = read("DEFAULT_TIMEZONE=Europe/Berlin")
+	v, err = read("DEFAULT_TIMEZONE=Europe/Berlin", "PROMOTIONAL_HOURS=10:00 - 20:00")
 	require.NoError(t, err)
-	require.Equal(t, "Europe/Berlin", v.DefaultTimezone)
+	require.Equal(t, []string{"Europe/Berlin", "10:00-20:00"}, []string{v.DefaultTimezone, v.PromotionalHours})
+	v, err = read("PROMOTIONAL_HOURS=off")
+	require.NoError(t, err)
+	require.Equal(t, "off", v.PromotionalHours)
 }
 
 // A service of the same namespace may be called as our variables begin.
@@ -83,6 +86,9 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 		{[]string{"APP_ENV=production"}, []string{"GROUNDWORK_KEY is missing"}},
 		{[]string{"REDIS_URL=cache.example.com:6379"}, []string{"REDIS_URL cannot be read: write redis://"}},
 		{[]string{"DEFAULT_TIMEZONE=Berlin"}, []string{`DEFAULT_TIMEZONE is "Berlin", which is not a time zone. Write it like Europe/Berlin.`}},
+		{[]string{"PROMOTIONAL_HOURS=8-21"}, []string{`PROMOTIONAL_HOURS is "8-21". Write hours like 08:00-21:00, or off`}},
+		{[]string{"PROMOTIONAL_HOURS=22:00-08:00"}, []string{`PROMOTIONAL_HOURS is "22:00-08:00"`}},
+		{[]string{"PROMOTIONAL_HOUR=off"}, []string{"Did you mean PROMOTIONAL_HOURS?"}},
 		{[]string{"DEFAULT_TIMEZONE=Local"}, []string{`DEFAULT_TIMEZONE is "Local"`}},
 		{[]string{"REDIS_URL=redis://"}, []string{"REDIS_URL names no host"}},
 		{[]string{"REDIS_URL=redis://:se%ret@cache.example.com"}, []string{"Percent-encode special characters"}},

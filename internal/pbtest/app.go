@@ -73,6 +73,8 @@ func NewApp(t testing.TB, opts ...Option) *App {
 		// Without one a key file would be made beside the data folder.
 		Key:     strings.Repeat("k", 32),
 		Console: io.Discard,
+		// Tests run at any time of the day, wherever their people are.
+		PromotionalHours: "off",
 	}
 	for _, opt := range opts {
 		opt(&cfg)
