@@ -17,7 +17,8 @@ func ConfigFromEnv() Config {
 	cfg := Config{Env: Environment(v.Env), SendOnlyTo: v.SendOnlyTo, Key: v.Key,
 		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword,
 		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
-		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts}
+		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
+		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel
 		name    string

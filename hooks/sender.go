@@ -22,14 +22,17 @@ func (g *groundwork) bindSender() {
 				return nil // a second bootstrap of the same app (a restored backup)
 			}
 			g.sender = notifications.NewSender(g.app, notifications.SenderOptions{
-				Providers:        g.providers,
-				Sealed:           g.box,
-				CaptureAll:       g.cfg.Env != EnvProduction,
-				SendOnlyTo:       g.cfg.SendOnlyTo,
-				ShowAccountMails: g.cfg.Env == EnvLocal,
-				PromotionalSMS:   g.cfg.promotionalSMS,
-				Retry:            g.cfg.Retry,
-				Log:              g.log,
+				Providers:           g.providers,
+				Sealed:              g.box,
+				CaptureAll:          g.cfg.Env != EnvProduction,
+				SendOnlyTo:          g.cfg.SendOnlyTo,
+				ShowAccountMails:    g.cfg.Env == EnvLocal,
+				PromotionalSMS:      g.cfg.promotionalSMS,
+				PublicURL:           g.unsubscribeBase,
+				UnsubscribeMailto:   g.cfg.UnsubscribeEmail,
+				NoUnsubscribeFooter: g.cfg.NoUnsubscribeFooter,
+				Retry:               g.cfg.Retry,
+				Log:                 g.log,
 			})
 			g.sender.AddWorkers(g.workers)
 			g.providers.OnResume(func(app core.App, ch notifications.ProviderChannel) {
