@@ -83,6 +83,9 @@ func (g *groundwork) bindCollections() {
 	normalize := func(e *core.RecordEvent) error {
 		channel, address := e.Record.GetString("channel"), e.Record.GetString("address")
 		before := e.Record.Original()
+		if notifications.IsServer(e.Context) && strings.HasPrefix(address, notifications.ErasedAddress) {
+			return e.Next() // of somebody who was erased: there is no other form of it
+		}
 		if address != "" && (address != before.GetString("address") || channel != before.GetString("channel")) {
 			normal, err := notifications.NormalizeAddress(notifications.Channel(channel), address)
 			if err != nil {

@@ -88,6 +88,14 @@ type Config struct {
 	// codes included. False means that it counts for that sender's kind only.
 	StopWidens bool
 
+	// NoUnsubscribeFooter is PROMOTIONAL_EMAIL_FOOTER=off: promotional e-mail has its
+	// unsubscribe link in the headers, and in the text only where its author put it.
+	NoUnsubscribeFooter bool
+
+	// UnsubscribeEmail is UNSUBSCRIBE_EMAIL: an address to which mail programs may write
+	// to unsubscribe somebody, and whose mail a person reads. Empty means none.
+	UnsubscribeEmail string
+
 	// RedisURL is REDIS_URL: the Redis in which several processes count together
 	// what rate_limits limits; empty means that each counts for itself.
 	RedisURL string

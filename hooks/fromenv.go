@@ -18,7 +18,8 @@ func ConfigFromEnv() Config {
 		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword,
 		DefaultTimezone: v.DefaultTimezone, PromotionalHours: v.PromotionalHours,
 		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
-		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts}
+		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
+		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel
 		name    string

@@ -70,6 +70,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindErase()
 	g.bindExport()
 	g.bindWebhooks()
+	g.bindUnsubscribe()
 	g.bindNotifications()
 	g.bindQuietHours()
 	g.bindTriggers()

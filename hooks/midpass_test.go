@@ -100,6 +100,7 @@ func TestAnOptOutOfMailDuringAPassCounts(t *testing.T) {
 	app := pbtest.NewApp(t, pbtest.WithConfig(production))
 	app.Handler()
 	mailProvider(t, app, smtp.Config("hello@example.com"), "")
+	reachable(t, app, shopURL)
 	news := app.Record(notifications.CollectionCategories, map[string]any{"key": "news", "name": "News", "kind": "promotional", "canOptOut": true})
 	people := map[string]*core.Record{}
 	for i := range 7 {

@@ -22,16 +22,19 @@ func (g *groundwork) bindSender() {
 				return nil // a second bootstrap of the same app (a restored backup)
 			}
 			g.sender = notifications.NewSender(g.app, notifications.SenderOptions{
-				Providers:        g.providers,
-				Sealed:           g.box,
-				CaptureAll:       g.cfg.Env != EnvProduction,
-				SendOnlyTo:       g.cfg.SendOnlyTo,
-				ShowAccountMails: g.cfg.Env == EnvLocal,
-				PromotionalSMS:   g.cfg.promotionalSMS,
-				PromotionalHours: g.cfg.promotionalHours,
-				Retry:            g.cfg.Retry,
-				Log:              g.log,
-				Now:              g.cfg.now,
+				Providers:           g.providers,
+				Sealed:              g.box,
+				CaptureAll:          g.cfg.Env != EnvProduction,
+				SendOnlyTo:          g.cfg.SendOnlyTo,
+				ShowAccountMails:    g.cfg.Env == EnvLocal,
+				PromotionalSMS:      g.cfg.promotionalSMS,
+				PromotionalHours:    g.cfg.promotionalHours,
+				PublicURL:           g.unsubscribeBase,
+				UnsubscribeMailto:   g.cfg.UnsubscribeEmail,
+				NoUnsubscribeFooter: g.cfg.NoUnsubscribeFooter,
+				Retry:               g.cfg.Retry,
+				Log:                 g.log,
+				Now:                 g.cfg.now,
 			})
 			g.sender.AddWorkers(g.workers)
 			g.providers.OnResume(g.sender.Release)

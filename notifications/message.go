@@ -104,6 +104,14 @@ type Email struct {
 	// wrote.
 	Cc, Bcc []string
 
+	// Unsubscribe is the link by which the reader stops such mail (RFC 8058). A
+	// promotional mail without it does not leave; any other has none.
+	Unsubscribe string
+
+	// UnsubscribeMailto is an address to which a mail program may write instead;
+	// usually empty.
+	UnsubscribeMailto string
+
 	// Headers are extra headers; the adapter refuses line breaks in them.
 	Headers map[string]string
 

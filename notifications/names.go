@@ -129,6 +129,7 @@ const (
 	ReasonInterrupted       = "interrupted"         // the process ended while the message was in flight
 	ReasonNoAnswer          = "no_answer"           // the provider took the message and never answered
 	ReasonCapReached        = "cap_reached"         // capPerHour of the trigger was reached
+	ReasonNoPublicAddress   = "no_public_address"   // promotional e-mail, and no address for its unsubscribe link
 	ReasonPromotionalSMSOff = "promotional_sms_off" // not sent before consent and quiet hours are in force
 	ReasonNoAccount         = "no_account"          // no account has the number that a code was asked for
 	ReasonPhoneAmbiguous    = "phone_ambiguous"     // several accounts have it, none of them verified

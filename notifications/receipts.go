@@ -69,8 +69,9 @@ type Receipt struct {
 
 // Reasons of a suppression that the server itself makes.
 const (
-	SuppressStop   = "stop"   // the person answered STOP
-	SuppressBounce = "bounce" // the address cannot get messages
+	SuppressStop        = "stop"        // the person answered STOP
+	SuppressBounce      = "bounce"      // the address cannot get messages
+	SuppressUnsubscribe = "unsubscribe" // the person followed an unsubscribe link
 )
 
 // ReceiptPoller is an optional second interface of an SMS sender: it asks what
@@ -265,11 +266,22 @@ func (s *Sender) settleReceipt(row *receiptRow, r Receipt, provider string) (cha
 // whatever reason, stays as it is. What is no number that can be sent to is passed
 // over.
 func suppress(txApp core.App, number string, kind Kind, reason string) error {
-	number, err := NormalizePhone(number)
+	return suppressAddress(txApp, ChannelSMS, number, kind, reason)
+}
+
+// suppressAddress is [suppress] for any channel.
+func suppressAddress(txApp core.App, channel Channel, address string, kind Kind, reason string) error {
+	address, err := NormalizeAddress(channel, address)
 	if err != nil {
 		return nil // a short code or a sender name: nobody sends there
 	}
-	known, err := txApp.FindAllRecords(CollectionSuppressions, suppressedSMS(txApp, number, kind))
+	return suppressAs(txApp, channel, address, address, kind, reason)
+}
+
+// suppressAs is [suppressAddress] for a normal address that is stored in another
+// form, such as the hash of an erased one.
+func suppressAs(txApp core.App, channel Channel, address, stored string, kind Kind, reason string) error {
+	known, err := txApp.FindAllRecords(CollectionSuppressions, suppressedAddress(txApp, channel, address, kind))
 	if err != nil {
 		return fmt.Errorf("find suppression: %w", err)
 	}
@@ -281,7 +293,7 @@ func suppress(txApp core.App, number string, kind Kind, reason string) error {
 		return fmt.Errorf("find collection %s: %w", CollectionSuppressions, err)
 	}
 	record := core.NewRecord(col)
-	record.Load(map[string]any{"channel": string(ChannelSMS), "address": number, "kind": string(kind), "reason": reason})
+	record.Load(map[string]any{"channel": string(channel), "address": stored, "kind": string(kind), "reason": reason})
 	if err := txApp.SaveWithContext(AsServer(context.Background()), record); err != nil {
 		return fmt.Errorf("save suppression: %w", err)
 	}
@@ -290,7 +302,11 @@ func suppress(txApp core.App, number string, kind Kind, reason string) error {
 
 // suppressedSMS is the condition on what holds texts of a kind to a number back.
 func suppressedSMS(app core.App, number string, kind Kind) dbx.Expression {
-	return dbx.HashExp{"channel": string(ChannelSMS), "address": anySlice(suppressedForms(app, ChannelSMS, number)), "kind": string(kind)}
+	return suppressedAddress(app, ChannelSMS, number, kind)
+}
+
+func suppressedAddress(app core.App, channel Channel, address string, kind Kind) dbx.Expression {
+	return dbx.HashExp{"channel": string(channel), "address": anySlice(suppressedForms(app, channel, address)), "kind": string(kind)}
 }
 
 // unsuppress takes back what a STOP did, and nothing else. It returns how many

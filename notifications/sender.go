@@ -53,6 +53,18 @@ type SenderOptions struct {
 	// the zero value is all day.
 	PromotionalHours HoursOfDay
 
+	// PublicURL returns the address at which people reach this server, empty when it
+	// has none: without it promotional e-mail fails. Nil means none.
+	PublicURL func() string
+
+	// UnsubscribeMailto is an address to which a mail program may write in order to
+	// unsubscribe somebody; empty means none.
+	UnsubscribeMailto string
+
+	// NoUnsubscribeFooter leaves the link out of the texts of promotional e-mail whose
+	// author did not put it there. The headers have it in any case.
+	NoUnsubscribeFooter bool
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -701,6 +713,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	expires := n.ExpiresAt()
 	push := snapshot.Options.push(n.Id, s.now(), expires)
 	maxAge := s.opts.Retry.MaxAge
+	needsLink, public := needsUnsubscribeLink(channel, snapshot.Kind), s.publicURL()
 	for _, row := range rows {
 		user := people[row.User]
 		to := targets[row.ID]
@@ -713,6 +726,9 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			continue
 		case isBlocked:
 			finish(row, DeliverySkipped, block.reason, block.sentence)
+			continue
+		case needsLink && public == "":
+			finish(row, DeliveryFailed, ReasonNoPublicAddress, noPublicAddress)
 			continue
 		case s.now().Sub(row.dueSince()) > maxAge && row.Attempts > 0:
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
@@ -743,12 +759,24 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			}
 			vars["rows"] = list
 		}
+		link := ""
+		if needsLink {
+			link, err = s.unsubscribeLink(public, Unsubscription{Address: to.address, User: user.ID, Kind: snapshot.Kind, Category: snapshot.Category})
+			if err != nil {
+				s.ledger.await(stored)
+				return nil, nil, err
+			}
+			vars[unsubscribeVar] = link
+		}
 		rendered, err := compiled.In(localeOf(user, to)).Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
 		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
+		if needsLink {
+			s.addUnsubscribe(it.msg.Email, link)
+		}
 		if !row.read.IsZero() {
 			it.read = row.read
 		}
@@ -784,6 +812,9 @@ func (s *Sender) peopleOf(rows []*deliveryRow, texts *Compiled) (map[string]*rec
 
 func baseVars(n *Notification, snapshot Snapshot) map[string]any {
 	vars := map[string]any{"app": map[string]any{"name": snapshot.AppName, "url": snapshot.AppURL}}
+	if snapshot.Kind == KindPromotional {
+		vars[unsubscribeVar] = "" // each e-mail has its own; other channels have none
+	}
 	for k, v := range snapshot.Variables {
 		if _, taken := vars[k]; !taken {
 			vars[k] = v
@@ -946,7 +977,8 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 			}
 		}
 	}
-	if snapshot.CanOptOut {
+	// What advertises can always be switched off.
+	if snapshot.CanOptOut || snapshot.Kind == KindPromotional {
 		table, err := tableName(s.app, CollectionPreferences)
 		if err != nil {
 			return nil, err
@@ -1253,6 +1285,9 @@ func renderedView(m *Message) map[string]any {
 	v := map[string]any{"title": m.Title, "body": m.Body}
 	if m.Email != nil {
 		v = map[string]any{"subject": m.Email.Subject, "text": m.Email.Text, "html": m.Email.HTML}
+		if m.Email.Unsubscribe != "" {
+			v[unsubscribeVar] = m.Email.Unsubscribe
+		}
 	}
 	if m.Link != "" {
 		v["link"] = m.Link

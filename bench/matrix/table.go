@@ -214,6 +214,9 @@ func routes() map[string][]route {
 		"GET /{path...}":                     {{path: "/", expect: everybody("200"), why: "the static files are the same for all"}},
 		"GET /_/extensions.js":               {{path: "/_/extensions.js", expect: everybody("200"), why: "the dashboard's own, no data"}},
 
+		"GET /api/unsubscribe/{token}":  {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},
+		"POST /api/unsubscribe/{token}": {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},
+
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 

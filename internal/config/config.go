@@ -36,6 +36,7 @@ type Values struct {
 	// address is taken. Nil: not set.
 	TrustedProxies []netip.Prefix
 	WebPush        WebPush
+	Promotional    Promotional
 }
 
 // SMTP is one mail server.
@@ -81,6 +82,7 @@ var names = func() []string {
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
+		"PROMOTIONAL_EMAIL_FOOTER", "UNSUBSCRIBE_EMAIL",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -89,7 +91,7 @@ var names = func() []string {
 }()
 
 // prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -166,6 +168,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.WebPush = r.webPush()
 	v.DefaultTimezone, v.PromotionalHours = r.timezone("DEFAULT_TIMEZONE"), r.hours("PROMOTIONAL_HOURS")
+	v.Promotional = r.promotional()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

@@ -41,6 +41,7 @@ var (
 	errBadSender    = errors.New("its sender (from) is not an e-mail address")
 	errBadCopy      = errors.New("one of its copies (cc, bcc) does not go to an e-mail address")
 	errBadReplyTo   = errors.New("the address to reply to is not an e-mail address")
+	errNoWayOut     = errors.New("it is promotional and has no unsubscribe link")
 )
 
 // fault is why a mail was not handed over.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/mail"
 	"net/textproto"
+	"net/url"
 	"strings"
 	"time"
 
@@ -63,6 +64,16 @@ func payload(m *notifications.Message, env *envelope, date time.Time) ([]byte, e
 		}
 		msg.SetGenHeader(gomail.Header(name), value)
 	}
+	if m.Kind == notifications.KindPromotional {
+		// Both headers or none, whatever else asked for them: a program that finds only
+		// the first opens the link instead of posting to it.
+		unsubscribe, err := listUnsubscribe(content)
+		if err != nil {
+			return nil, err
+		}
+		msg.SetGenHeader("List-Unsubscribe", unsubscribe)
+		msg.SetGenHeader("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")
+	}
 
 	text, html := withoutNul(content.Text), withoutNul(content.HTML)
 	switch {
@@ -87,6 +98,19 @@ func payload(m *notifications.Message, env *envelope, date time.Time) ([]byte, e
 		return nil, fmt.Errorf("it could not be put together (%w)", err)
 	}
 	return out.Bytes(), nil
+}
+
+// listUnsubscribe is the value of the header List-Unsubscribe.
+func listUnsubscribe(content *notifications.Email) (string, error) {
+	if content.Unsubscribe == "" || strings.ContainsFunc(content.Unsubscribe, func(r rune) bool { return r <= ' ' || r >= 127 || r == '<' || r == '>' }) {
+		return "", errNoWayOut
+	}
+	value := "<" + content.Unsubscribe + ">"
+	if content.UnsubscribeMailto != "" {
+		to := url.URL{Scheme: "mailto", Opaque: url.PathEscape(content.UnsubscribeMailto), RawQuery: "subject=unsubscribe"}
+		value += ", <" + to.String() + ">"
+	}
+	return value, nil
 }
 
 // clean makes an address fit for a header: a domain in its ASCII form needs no

@@ -273,3 +273,42 @@ func TestConfigurationIsRead(t *testing.T) {
 		})
 	}
 }
+
+func TestPromotionalMailIsOfferedAWayOut(t *testing.T) {
+	t.Parallel()
+	const link = "https://shop.example.com/api/unsubscribe/abc_DEF-123"
+	for name, tc := range map[string]struct {
+		kind           notifications.Kind
+		mailto         string
+		list, listPost string
+	}{
+		"promotional":   {notifications.KindPromotional, "", "<" + link + ">", "List-Unsubscribe=One-Click"},
+		"by mail too":   {notifications.KindPromotional, "a+b@example.com", "<" + link + ">, <mailto:a+b@example.com?subject=unsubscribe>", "List-Unsubscribe=One-Click"},
+		"transactional": {notifications.KindTransactional, "a@example.com", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, parsed := deliver(t, func(m *notifications.Message) {
+				m.Kind, m.Email.Unsubscribe, m.Email.UnsubscribeMailto = tc.kind, link, tc.mailto
+				if tc.kind == notifications.KindPromotional {
+					m.Email.Headers = map[string]string{"List-Unsubscribe": "<https://elsewhere.example>", "list-unsubscribe-post": "No"}
+				}
+			})
+			require.Equal(t, tc.list, parsed.Get("List-Unsubscribe"))
+			require.Equal(t, tc.listPost, parsed.Get("List-Unsubscribe-Post"))
+			require.LessOrEqual(t, bytes.Count(got.Raw, []byte("List-Unsubscribe:")), 1)
+			require.NotContains(t, string(got.Raw), "elsewhere")
+		})
+	}
+
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	p := connect(t, smtp, nil)
+	for _, bad := range []string{"", "https://shop.example.com/\r\nBcc: x@example.com", "https://shop.example.com/> <x"} {
+		m := message("person@example.com", "Hello")
+		m.Kind, m.Email.Unsubscribe = notifications.KindPromotional, bad
+		outcome := p.Send(t.Context(), m)
+		require.Equal(t, notifications.PayloadBad, outcome.Kind, "%q", bad)
+		require.Contains(t, outcome.Explanation, "no unsubscribe link")
+	}
+	require.Zero(t, smtp.Total())
+}
