@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pocketbase/dbx"
-	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/search"
 
@@ -294,7 +293,8 @@ func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error
 	n.Set("idempotencyKey", key)
 	n.SetRequestID(job.RequestID)
 	err = n.Create(s.app)
-	if refused := refusals(err); refused != nil {
+	var refused FieldErrors
+	if errors.As(err, &refused) {
 		// The template does not fit this record. Kept as a failed notification:
 		// that is where its owner looks.
 		n.MarkAsNew()
@@ -308,20 +308,6 @@ func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error
 		return nil
 	}
 	return err
-}
-
-// refusals returns what a save was refused for, as the hooks put it or as
-// [Notification.Take] does; nil when it is for none of that.
-func refusals(err error) error {
-	var theirs validation.Errors
-	if errors.As(err, &theirs) {
-		return theirs
-	}
-	var ours FieldErrors
-	if errors.As(err, &ours) {
-		return ours
-	}
-	return nil
 }
 
 // countTriggered counts what a trigger sent to one person in the last hour.
