@@ -49,7 +49,7 @@ func TestTemplatesEnd(t *testing.T) { //nolint:paralleltest // it measures the m
 			if tc.want == errTooSlow { //nolint:errorlint // the table's own value
 				b.deadline = time.Now().Add(300 * time.Millisecond)
 			} else {
-				b.deadline = time.Now().Add(10 * time.Second) // a busy machine must not decide it
+				b.deadline = time.Now().Add(10 * time.Minute) // a busy machine must not decide it
 			}
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
