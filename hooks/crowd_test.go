@@ -1,6 +1,7 @@
 package hooks_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/pocketbase/pocketbase/core"
@@ -66,4 +67,30 @@ func TestBatchesAskedForTwiceHoldNobodyUp(t *testing.T) {
 		until(t, x.App, n, "status", "sent")
 	}
 	require.Equal(t, 4, x.twilio.Total(), "each once")
+}
+
+// A push service that takes messages and does not answer leaves half of the workers
+// to others.
+func TestASilentPushServiceHoldsNobodyElseUp(t *testing.T) {
+	t.Parallel()
+	x := newPushing(t)
+	x.people(1, "android")
+	google := providertest.NewFCM(t, providertest.FCMOptions{Project: "demo-shop"})
+	until(t, x.App, x.provider("fcm", google.Config(), google.ServiceAccount(), ""), "state", "ok")
+	google.Script(providertest.FCMDeviceToken(0), providertest.FCMScript{Hold: true})
+	var pushes []*core.Record
+	for range 12 { // more than there are workers
+		pushes = append(pushes, send(t, x.App, map[string]any{"channels": []string{"push"}}))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, google.Await(ctx, 4))
+	until(t, x.App, send(t, x.App, map[string]any{"channels": []string{"inbox"}}), "status", "sent")
+	require.Equal(t, 4, google.Total(), "these four still have no answer, and keep four workers")
+
+	google.Script(providertest.FCMDeviceToken(0), providertest.FCMScript{})
+	google.Release()
+	for _, n := range pushes {
+		until(t, x.App, n, "status", "sent")
+	}
 }

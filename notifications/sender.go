@@ -84,7 +84,8 @@ type Sender struct {
 	ledger  *ledger
 	counter *counter
 	shown   *shownMails
-	atWork  runs       // batches and account mails
+	atWork  runs // batches and account mails
+	turns   turns
 	reading sync.Mutex // see readPushTargets
 }
 
@@ -295,6 +296,14 @@ func (batchWorker) Timeout() time.Duration { return -1 }
 func (w batchWorker) Work(ctx context.Context, job *jobs.Job[BatchArgs]) error {
 	// A provider that is repaired has batches asked for that are under way.
 	return unlessBusy(w.s.atWork.do(ctx, batchKey(job.Args.Notification, job.Args.Batch), func() error {
+		leave, err := w.s.turns.enter(ctx, job.Queue, job.Args.Channel)
+		if errors.Is(err, errCrowded) {
+			return jobs.Snooze(awayFromACrowd())
+		}
+		if err != nil {
+			return err
+		}
+		defer leave()
 		defer w.s.counter.touch(job.Args.Notification)
 		for {
 			again, err := w.s.sendBatch(ctx, job.Args)
