@@ -67,6 +67,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindSender()
 	g.bindErase()
 	g.bindExport()
+	g.bindDashboard()
 	g.bindWebhooks()
 	g.bindNotifications()
 	g.bindTriggers()
