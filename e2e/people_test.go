@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestExportAndEraseInTheDashboard does both in a real browser, by mouse and by
-// keyboard. It is also the proof that our extension fits this version of
-// PocketBase's dashboard.
-func TestExportAndEraseInTheDashboard(t *testing.T) {
+// TestPeopleInTheDashboard exports and erases in a real browser, by mouse and by
+// keyboard, ends a session and adds a limit. It is also the proof that our
+// extension fits this version of PocketBase's dashboard.
+func TestPeopleInTheDashboard(t *testing.T) {
 	t.Parallel()
 	needPeers(t)
 	dir := t.TempDir()
@@ -21,6 +21,6 @@ func TestExportAndEraseInTheDashboard(t *testing.T) {
 	server := startDevices(t, dir, freeAddress(t), "SUPERUSER_EMAIL=owner@example.com", "SUPERUSER_PASSWORD_FILE="+secret)
 	out, err := exec.Command("node", "people.mjs", server.base, "owner@example.com", "the-owner-password", os.Getenv("PICTURES")).CombinedOutput()
 	require.NoError(t, err, "%s\n%s", out, server.console.String())
-	require.Contains(t, string(out), "ok    superusers have neither")
+	require.Contains(t, string(out), "ok    a limit is added and takes effect")
 	t.Logf("%s", out)
 }
