@@ -22,10 +22,10 @@ export async function launch() {
   return context;
 }
 
-// axeFaults returns what axe finds on the page, as lines to read.
-export async function axeFaults(page) {
+// axeFaults returns what axe finds on the page, or in a part of it, as lines to read.
+export async function axeFaults(page, within = "html") {
   await page.evaluate(axe); // a script tag would be refused by the page itself
-  const found = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }));
+  const found = await page.evaluate((within) => window.axe.run(within, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa"] }), within);
   return found.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target).join(", ")}`);
 }
 

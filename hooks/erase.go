@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/pocketbase/dbx"
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -320,10 +323,54 @@ func (er *erasing) answerErase(e *core.RequestEvent, account *core.Record, origi
 		return e.NotFoundError("There is no such account any more.", err)
 	}
 	if err != nil {
-		return e.BadRequestError("The account cannot be deleted: other records need it, or the application does not allow it.", err)
+		text := "The account cannot be deleted: other records need it, or the application does not allow it."
+		if origin == accounts.OriginSuperuser {
+			names, findErr := needing(e.App, account)
+			if findErr != nil {
+				return e.InternalServerError("The account cannot be deleted, and why cannot be found out right now; try again.", findErr)
+			}
+			if len(names) > 0 {
+				text = "The account cannot be deleted: other records need it. Delete or change these first: " + strings.Join(names, ", ") + "."
+			}
+		}
+		return e.BadRequestError(text, err)
 	}
 	return e.JSON(http.StatusAccepted, map[string]any{"erasure": id,
 		"message": "The account is deleted. What else is kept about it is being erased; the receipt in erasures says when that is done."})
+}
+
+// needing names the collections with records that could not be without an account,
+// as "orders (3)": their relation is required and has nobody else, and they are not
+// set to be deleted with it.
+func needing(app core.App, account *core.Record) (names []string, err error) {
+	references, err := app.FindCollectionReferences(account.Collection())
+	if err != nil {
+		return nil, fmt.Errorf("find what refers to account %s: %w", account.Id, err)
+	}
+	for collection, fields := range references {
+		n := 0
+		for _, f := range fields {
+			relation, ok := f.(*core.RelationField)
+			if !ok || !relation.Required || relation.CascadeDelete || collection.IsView() {
+				continue
+			}
+			// Of several people in one field the others stay.
+			only, params := "[["+relation.Name+"]] = {:id}", dbx.Params{"id": account.Id}
+			if relation.IsMultiple() {
+				only, params = "[["+relation.Name+"]] = {:ids}", dbx.Params{"ids": `["` + account.Id + `"]`}
+			}
+			var m int
+			if err := app.ConcurrentDB().Select("count(*)").From(collection.Name).Where(dbx.NewExp(only, params)).Row(&m); err != nil {
+				return nil, fmt.Errorf("count %s that need account %s: %w", collection.Name, account.Id, err)
+			}
+			n += m
+		}
+		if n > 0 {
+			names = append(names, fmt.Sprintf("%s (%d)", collection.Name, n))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // accountOf is the account that the path names. The error is the answer.

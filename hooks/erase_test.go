@@ -410,6 +410,9 @@ func TestEraseLeavesNothing(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, res.Status, res)
 	receipt := l.erased(res.JSON(t)["erasure"].(string))
 	require.Equal(t, "self", receipt.GetString("origin"))
+	for _, what := range []string{`"users":1`, `"devices":1`, `"orders":1`, `"deliveries":`} {
+		require.Contains(t, receipt.GetString("counts"), what)
+	}
 	// What was under way meanwhile says something about her.
 	l.Logger().Error("late", "type", "request", "authId", l.ana.Id, "url", "/"+canary(1))
 	l.Logger().Error("late", "type", "request", "auth", "users", "userIP", "203.0.113.77", "url", "/"+canary(1))
@@ -561,16 +564,24 @@ func TestRefusedDeletionErasesNothing(t *testing.T) {
 	app := pbtest.NewApp(t)
 	app.Handler()
 	contracts := core.NewBaseCollection("contracts")
-	contracts.Fields.Add(&core.RelationField{Name: "party", CollectionId: "_pb_users_auth_", MaxSelect: 1, Required: true})
+	contracts.Fields.Add(&core.RelationField{Name: "party", CollectionId: "_pb_users_auth_", MaxSelect: 1, Required: true},
+		&core.RelationField{Name: "witnesses", CollectionId: "_pb_users_auth_", MaxSelect: 5, Required: true})
 	require.NoError(t, app.Save(contracts))
 	ana := app.User("ana@example.com")
-	app.Record("contracts", map[string]any{"party": ana.Id})
+	bo := app.User("bo@example.com")
+	app.Record("contracts", map[string]any{"party": ana.Id, "witnesses": []string{bo.Id}})
+	app.Record("contracts", map[string]any{"party": bo.Id, "witnesses": []string{ana.Id}})
+	app.Record("contracts", map[string]any{"party": bo.Id, "witnesses": []string{bo.Id, ana.Id}}) // has another one
 	app.Record(notifications.CollectionInbox, map[string]any{"user": ana.Id, "title": "Hello"})
 
 	res := app.Send(http.MethodDelete, "/api/account", nil, signIn(t, app, ana))
 	require.Equal(t, http.StatusBadRequest, res.Status, res)
 	require.Contains(t, res.JSON(t)["message"], "other records need it")
-	for collection, n := range map[string]int64{accounts.CollectionErasures: 0, notifications.CollectionInbox: 1, "users": 1, accounts.CollectionSessions: 1} {
+	require.NotContains(t, res.String(), "contracts", "people are not told what there is")
+	res = app.Send(http.MethodPost, "/api/accounts/users/"+ana.Id+"/erase", nil, app.Token(app.Superuser("root@example.com")))
+	require.Equal(t, http.StatusBadRequest, res.Status, res)
+	require.Contains(t, res.JSON(t)["message"], "Delete or change these first: contracts (2).")
+	for collection, n := range map[string]int64{accounts.CollectionErasures: 0, notifications.CollectionInbox: 1, "users": 2, accounts.CollectionSessions: 1} {
 		count, err := app.CountRecords(collection)
 		require.NoError(t, err)
 		require.Equal(t, n, count, collection)

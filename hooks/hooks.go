@@ -69,6 +69,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindSender()
 	g.bindErase()
 	g.bindExport()
+	g.bindDashboard()
 	g.bindWebhooks()
 	g.bindUnsubscribe()
 	g.bindNotifications()

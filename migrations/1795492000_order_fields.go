@@ -182,6 +182,8 @@ func rewriteHelp(f core.Field, before, after string) {
 		help = &f.Help
 	case *core.JSONField:
 		help = &f.Help
+	case *core.BoolField:
+		help = &f.Help
 	}
 	if help != nil && *help == before {
 		*help = after

@@ -354,6 +354,34 @@ func TestFieldsThatMatterComeFirst(t *testing.T) {
 	require.Contains(t, providers.Fields.GetByName("config").(*core.JSONField).Help, `"username": "shop"`)
 }
 
+// A limit's number, and what signed in, are seen without scrolling.
+func TestAccountFieldsThatMatterComeFirst(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+	require.Equal(t, []string{"id", "name", "enabled", "limit", "windowSeconds", "route"}, fieldNames(t, app, "gw_rate_limits")[:6])
+	require.Equal(t, []string{"id", "name", "recordRef", "kind", "ip", "lastSeenAt"}, fieldNames(t, app, "gw_sessions")[:6])
+	for id, fields := range map[string][]string{
+		"gw_rate_limits": {"enabled", "switch it on", "keyBy", "Write ip", "counts", "or empty", "audience", "what empty means", "route", "at the end"},
+		"gw_sessions":    {"name", "signs it out", "recordRef", "who that is"},
+		"gw_erasures":    {"origin", "Erase this person", "counts", "by collection"},
+	} {
+		c, err := app.FindCollectionByNameOrId(id)
+		require.NoError(t, err)
+		raw, err := json.Marshal(c.Fields)
+		require.NoError(t, err)
+		var stored []struct{ Name, Help string }
+		require.NoError(t, json.Unmarshal(raw, &stored))
+		for i := 0; i < len(fields); i += 2 {
+			for _, f := range stored {
+				if f.Name == fields[i] {
+					require.Contains(t, f.Help, fields[i+1], id)
+				}
+			}
+		}
+	}
+}
+
 func TestAnAdministratorsOrderSurvives(t *testing.T) {
 	t.Parallel()
 	app := plainApp(t)

@@ -205,14 +205,15 @@ func routes() map[string][]route {
 	const nowhere = "nosuchrecord000"
 	form := "the signature is missing"
 	return map[string][]route{
-		"GET /api/version-check":             {{path: "/api/version-check?platform=ios&version=1.0.0", expect: everybody("200"), why: "an old app has an old token"}},
-		"GET /api/notifications/webpush-key": {{path: "/api/notifications/webpush-key", expect: everybody("200"), why: "public by nature"}},
-		"POST /api/version-check":            {{path: "/api/version-check", expect: everybody("405")}},
-		"PUT /api/version-check":             {{path: "/api/version-check", expect: everybody("405")}},
-		"PATCH /api/version-check":           {{path: "/api/version-check", expect: everybody("405")}},
-		"DELETE /api/version-check":          {{path: "/api/version-check", expect: everybody("405")}},
-		"GET /{path...}":                     {{path: "/", expect: everybody("200"), why: "the static files are the same for all"}},
-		"GET /_/extensions.js":               {{path: "/_/extensions.js", expect: everybody("200"), why: "the dashboard's own, no data"}},
+		"GET /api/version-check":                 {{path: "/api/version-check?platform=ios&version=1.0.0", expect: everybody("200"), why: "an old app has an old token"}},
+		"GET /api/notifications/webpush-key":     {{path: "/api/notifications/webpush-key", expect: everybody("200"), why: "public by nature"}},
+		"POST /api/version-check":                {{path: "/api/version-check", expect: everybody("405")}},
+		"PUT /api/version-check":                 {{path: "/api/version-check", expect: everybody("405")}},
+		"PATCH /api/version-check":               {{path: "/api/version-check", expect: everybody("405")}},
+		"DELETE /api/version-check":              {{path: "/api/version-check", expect: everybody("405")}},
+		"GET /{path...}":                         {{path: "/", expect: everybody("200"), why: "the static files are the same for all"}},
+		"GET /_/extensions.js":                   {{path: "/_/extensions.js", expect: everybody("200"), why: "the dashboard's own, no data"}},
+		"GET /_/extensions/groundwork/{path...}": {{path: "/_/extensions/groundwork/main.js", expect: everybody("200"), why: "the same: the routes that it calls ask who it is"}},
 
 		"GET /api/unsubscribe/{token}":  {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},
 		"POST /api/unsubscribe/{token}": {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},

@@ -168,10 +168,14 @@ func (e *Eraser) Begin(txApp core.App, trace *Trace, origin Origin) (string, err
 		return "", err
 	}
 	id, now := core.GenerateDefaultRandomId(), types.NowDateTime().String()
+	gone := &task{counts: map[string]int{}}
+	for _, r := range append([]RecordRef{trace.Account}, trace.Records...) {
+		gone.count(strings.TrimPrefix(r.CollectionName, "_"), 1)
+	}
 	// Not as a record: the application's hooks are about the deletion, and hear of
 	// that.
 	_, err = txApp.DB().Insert(table, dbx.Params{"id": id, "status": ErasureErasing, "origin": string(origin),
-		"collection": trace.Account.CollectionName, "counts": "{}", "finishedAt": "", "created": now, "updated": now}).Execute()
+		"collection": trace.Account.CollectionName, "counts": gone.json(), "finishedAt": "", "created": now, "updated": now}).Execute()
 	if err != nil {
 		return "", fmt.Errorf("store erasure: %w", err)
 	}

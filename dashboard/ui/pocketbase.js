@@ -1,0 +1,82 @@
+// All that the extension knows of PocketBase's dashboard. Its interface for
+// extensions is experimental: what another version names or builds differently is
+// changed here.
+// https://github.com/pocketbase/pocketbase/tree/v0.40.4/ui/src
+
+const { app, t, store } = window;
+
+// t makes elements (t.div({className: "x"}, children)), store makes objects whose
+// changes are shown by the functions among an element's properties and children.
+// A property that begins with "html-" becomes an attribute.
+export { store, t };
+
+// request asks the server as the superuser who is signed in. It returns the answer,
+// or throws an Error with the server's sentence. Whoever is no longer signed in is
+// led to the sign-in page.
+export async function request(path, method = "GET") {
+  const response = await fetch(app.pb.buildURL(path), { method, headers: { Authorization: app.pb.authStore.token } });
+  if (response.ok) return response;
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    app.modals.close(null, true);
+    app.pb.authStore.clear();
+  }
+  throw new Error(answer.message || `The server answered ${response.status}.`);
+}
+
+// record reads one record; it throws as the SDK does.
+export const record = (collection, id) => app.pb.collection(collection).getOne(id, { requestKey: null });
+
+export const done = (sentence) => app.toasts.success(sentence);
+export const failed = (sentence) => app.toasts.error(sentence);
+
+// save gives a file to the person at the browser.
+export function save(blob, name) {
+  app.utils.download(URL.createObjectURL(blob), name);
+}
+
+// show opens a record for reading, above what is open.
+export const show = (collectionName, id) => app.modals.openRecordPreview({ id, collectionName });
+
+// openModal shows an element of the class "modal"; the callbacks are onbeforeclose
+// and onafterclose among its properties.
+export function openModal(element) {
+  document.body.append(element);
+  app.modals.open(element);
+}
+
+export const closeModal = (element) => app.modals.close(element);
+
+// deleted tells the lists on the page that a record is gone, and closes its panel.
+export function deleted(panel, collection, id) {
+  document.dispatchEvent(new CustomEvent("record:delete", { detail: { id, collectionId: collection.id, collectionName: collection.name } }));
+  if (panel.isConnected) app.modals.close(panel, true);
+}
+
+// onRecordMenu calls entries with the collection and the id of each record whose
+// panel is opened, once its menu ("More options") is there. What it returns stands
+// first in the menu; nothing, or an empty list, leaves it as it is.
+export function onRecordMenu(entries) {
+  document.addEventListener("mount:recordUpsertModal", ({ detail: panel }) => {
+    const place = () => {
+      const menu = panel.querySelector(".modal-header-dropdown");
+      if (!menu || menu.dataset.groundwork) return;
+      menu.dataset.groundwork = "true"; // the panel makes a new menu when a record is made or copied
+      const name = panel.querySelector(".modal-header .collection-name")?.textContent;
+      const id = panel.querySelector('[name="id"]')?.value;
+      const collection = app.store.collections.find((c) => c.name === name);
+      const items = collection && id ? entries({ panel, collection, id, close: () => menu.hidePopover() }) : [];
+      if (!items?.length) return;
+      menu.prepend(...items, t.hr());
+      menu.style.maxHeight = "80vh"; // all of it without scrolling
+    };
+    place();
+    new MutationObserver(place).observe(panel, { childList: true, subtree: true });
+  });
+}
+
+// menuEntry is a line of a menu.
+export const menuEntry = ({ icon, text, danger = false, onclick }) =>
+  t.button({ type: "button", className: `dropdown-item ${danger ? "txt-danger" : ""}`, onclick },
+    t.i({ className: icon, ariaHidden: true }),
+    t.span({ className: "txt" }, text));
