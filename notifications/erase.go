@@ -398,6 +398,9 @@ func (s *Sender) EraseOrphans(user string) error {
 			return fmt.Errorf("erase from %s: %w", table, err)
 		}
 	}
+	if _, err := s.app.NonconcurrentDB().Delete("groundwork_reminders", dbx.HashExp{"record": user}).Execute(); err != nil {
+		return fmt.Errorf("erase from groundwork_reminders: %w", err)
+	}
 	return nil
 }
 

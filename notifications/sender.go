@@ -116,6 +116,7 @@ func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, purgeWorker{s})
 	jobs.AddWorker(w, triggerWorker{s})
 	jobs.AddWorker(w, testWorker{s})
+	jobs.AddWorker(w, datesWorker{s})
 }
 
 func (s *Sender) recoverCounts() error {
