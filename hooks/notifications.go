@@ -70,6 +70,8 @@ func (g *groundwork) bindNotifications() {
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.notifications.routes", Func: func(e *core.ServeEvent) error {
 			routes := e.Router.Group("/api/notifications").Bind(apis.RequireSuperuserAuth())
+			routes.POST("/preview", g.previewNotification)
+			routes.POST("/{id}/test", g.testNotification)
 			routes.POST("/{id}/retry", g.retryNotification)
 			routes.POST("/deliveries/{id}/resend", g.resendDelivery)
 			return e.Next()

@@ -54,6 +54,32 @@ func (g *groundwork) bindTriggers() {
 	app.OnRecordValidate(notifications.CollectionTriggers).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.triggers.check", Func: check})
 
+	// Once it is stored: an index on a large collection takes its time.
+	index := func(e *core.RecordEvent) error {
+		if err := notifications.IndexDates(e.App, e.Record); err != nil {
+			g.log.Warn("the dates of a trigger have no index: looking them up takes longer", "trigger", e.Record.GetString("name"), "error", err)
+		}
+		return e.Next()
+	}
+	app.OnRecordAfterCreateSuccess(notifications.CollectionTriggers).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.triggers.index", Func: index})
+	app.OnRecordAfterUpdateSuccess(notifications.CollectionTriggers).Bind(&hook.Handler[*core.RecordEvent]{Id: "groundwork.triggers.index", Func: index})
+	dates := func() {
+		if set, err := t.cache.Get(); err == nil && g.ready(app) { // no tables yet
+			if err := notifications.EnqueueDates(app, set); err != nil {
+				g.log.Error("a look at the dates of triggers cannot be enqueued", "error", err)
+			}
+		}
+	}
+	if err := app.Cron().Add("groundwork.triggers.dates", "* * * * *", dates); err != nil {
+		panic(err) // the expression above is a constant
+	}
+	// What came while the server was down does not wait for the next minute.
+	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
+		Id: "groundwork.triggers.dates", Priority: priorityJobsStart, Func: func(e *core.ServeEvent) error {
+			dates()
+			return e.Next()
+		}})
+
 	app.OnRecordValidate(notifications.CollectionTemplates).Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.templates.check", Func: func(e *core.RecordEvent) error {
 			if err := e.Next(); err != nil {

@@ -151,7 +151,7 @@ func TestTriggersThatCannotWorkAreRefused(t *testing.T) {
 		return map[string]any{"name": "x", "collection": "users", "event": "created", "template": "gwwelcome000000", "channels": []string{"inbox"}}
 	}
 	for field, value := range map[string]any{
-		"collection": "nowhere", "condition": "status = = 1", "recipient": "buyer", "event": "date", "template": "missing00000000", "channels": []string{},
+		"collection": "nowhere", "condition": "status = = 1", "recipient": "buyer", "event": "someday", "template": "missing00000000", "channels": []string{},
 	} {
 		body := good()
 		body[field] = value

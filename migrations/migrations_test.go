@@ -332,6 +332,9 @@ func TestFieldsThatMatterComeFirst(t *testing.T) {
 	}
 	require.Equal(t, []string{"id", "title", "body", "data"}, before["gw_notifications"][:4], "down restores the order")
 
+	// What later migrations add.
+	before["gw_deliveries"] = append(before["gw_deliveries"], "test")
+
 	_, err := runner.Up()
 	require.NoError(t, err)
 	later := map[string][]string{"gw_deliveries": {"heldUntil"}} // fields of later migrations

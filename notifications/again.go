@@ -34,7 +34,7 @@ func RetryFailed(app core.App, id string, now time.Time) (int64, error) {
 		// What is still said about the messages that failed is about these no more.
 		var failed []string
 		err = txApp.DB().NewQuery("SELECT DISTINCT [[providerMessageId]] FROM {{" + table +
-			"}} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[channel]] = 'sms' AND [[providerMessageId]] <> ''").
+			"}} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND NOT [[test]] AND [[channel]] = 'sms' AND [[providerMessageId]] <> ''").
 			Bind(dbx.Params{"id": id}).Column(&failed)
 		if err != nil {
 			return fmt.Errorf("find failed messages of notification %s: %w", id, err)
@@ -50,7 +50,7 @@ func RetryFailed(app core.App, id string, now time.Time) (int64, error) {
 			}
 		}
 		res, err := txApp.DB().NewQuery("UPDATE {{" + table + "}} SET [[status]] = 'pending', [[reason]] = '', [[explanation]] = '', [[attempts]] = 0," +
-			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[user]] <> ''"). // an erased person gets nothing
+			" [[nextAttemptAt]] = '', [[providerMessageId]] = '', [[updated]] = {:now} WHERE [[notification]] = {:id} AND [[status]] = 'failed' AND [[user]] <> '' AND NOT [[test]]"). // an erased person gets nothing
 			Bind(dbx.Params{"id": id, "now": dbTime(now)}).Execute()
 		if err != nil {
 			return fmt.Errorf("retry deliveries of notification %s: %w", id, err)
@@ -82,6 +82,9 @@ func ResendDelivery(app core.App, deliveryID string, now time.Time) (string, err
 		}
 		if old.GetString("notification") == "" {
 			return &RefusedError{"What account mails say is never kept, so it cannot be sent again: the person can ask for a new one."}
+		}
+		if old.GetBool("test") {
+			return &RefusedError{"This was a test: ask for another test instead."}
 		}
 		if old.GetString("user") == "" {
 			return &RefusedError{"The person whom this message went to was erased, so it cannot be sent again."}

@@ -80,9 +80,18 @@ func (a Audience) Count(app core.App) (int64, error) {
 // (empty for the first page), at most limit of them. Fewer than limit means
 // that there are no more.
 func (a Audience) Page(app core.App, after string, limit int) ([]string, error) {
+	return a.page(app, after, limit, "")
+}
+
+// page is [Audience.Page] of the people whose field holds something; empty means
+// all.
+func (a Audience) page(app core.App, after string, limit int, field string) ([]string, error) {
 	query, table, err := a.query(app)
 	if err != nil {
 		return nil, err
+	}
+	if field != "" {
+		query.AndWhere(dbx.NewExp("[[" + table + "." + field + "]] <> ''"))
 	}
 	if after != "" {
 		query.AndWhere(dbx.NewExp("[["+table+".id]] > {:gwAfter}", dbx.Params{"gwAfter": after}))

@@ -265,7 +265,8 @@ func insertRow(txApp core.App, row *deliveryRow) error {
 	}
 	_, err = txApp.DB().Insert(table, dbx.Params{"id": row.ID, "notification": row.Notification, "user": row.User, "device": row.Device, "target": row.Target,
 		"channel": row.Channel, "kind": row.Kind, "category": row.Category, "address": row.Address, "status": row.Status, "batch": row.Batch,
-		"requestId": row.RequestID, "resendOf": row.ResendOf, "created": row.Created, "updated": row.Created}).Execute()
+		"reason": row.Reason, "explanation": row.Explanation,
+		"requestId": row.RequestID, "resendOf": row.ResendOf, "test": row.Test, "created": row.Created, "updated": row.Created}).Execute()
 	if err != nil {
 		return fmt.Errorf("insert delivery %s: %w", row.ID, err)
 	}

@@ -80,14 +80,14 @@ func (s *Sender) EraseDeliveries(user string) (erased int, done bool, err error)
 	return s.eraseDeliveries(table, dbx.HashExp{"user": user})
 }
 
-// EraseMailsTo is [Sender.EraseDeliveries] for messages outside any notification
-// that name no account, only an address as [MaskAddress] makes it.
+// EraseMailsTo is [Sender.EraseDeliveries] for tests and for messages outside any
+// notification that name no account, only an address as [MaskAddress] makes it.
 func (s *Sender) EraseMailsTo(channel Channel, masked string) (erased int, done bool, err error) {
 	table, err := tableName(s.app, CollectionDeliveries)
 	if err != nil || masked == "" {
 		return 0, true, err
 	}
-	return s.eraseDeliveries(table, dbx.HashExp{"user": "", "notification": "", "channel": string(channel), "address": masked})
+	return s.eraseDeliveries(table, dbx.And(dbx.HashExp{"user": "", "channel": string(channel), "address": masked}, dbx.NewExp("([[notification]] = '' OR [[test]])")))
 }
 
 func (s *Sender) eraseDeliveries(table string, whose dbx.Expression) (erased int, done bool, err error) {
@@ -397,6 +397,9 @@ func (s *Sender) EraseOrphans(user string) error {
 		if _, err := s.app.NonconcurrentDB().Delete(table, dbx.HashExp{"user": user}).Execute(); err != nil {
 			return fmt.Errorf("erase from %s: %w", table, err)
 		}
+	}
+	if _, err := s.app.NonconcurrentDB().Delete("groundwork_reminders", dbx.HashExp{"record": user}).Execute(); err != nil {
+		return fmt.Errorf("erase from groundwork_reminders: %w", err)
 	}
 	return nil
 }

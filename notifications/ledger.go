@@ -249,7 +249,7 @@ func (l *ledger) write(batch []*ledgerOp) error {
 	}
 	rows := strconv.Quote(deliveries)
 	begin := "UPDATE " + rows + " SET status = 'sending', attempts = attempts + 1, updated = ?" +
-		" WHERE id = ? AND status = 'pending' AND (notification = '' OR EXISTS (SELECT 1 FROM " + strconv.Quote(notifications) +
+		" WHERE id = ? AND status = 'pending' AND (notification = '' OR test OR EXISTS (SELECT 1 FROM " + strconv.Quote(notifications) +
 		" n WHERE n.id = " + rows + ".notification AND n.status IN ('queued', 'sending')))"
 	// A push is not marked before it leaves: what was cancelled in that moment and
 	// taken all the same went out.

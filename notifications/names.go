@@ -113,6 +113,7 @@ const (
 // rely on them. The sentence for people is in the explanation field.
 const (
 	ReasonNoProvider        = "no_provider"         // nothing is set up for this channel
+	ReasonProviderPaused    = "provider_paused"     // a test found its provider paused
 	ReasonNoAddress         = "no_address"          // the person has no e-mail address, device or phone
 	ReasonRecipientGone     = "recipient_gone"      // the person was deleted before the message left
 	ReasonRecordGone        = "record_gone"         // the record that the message is about was deleted

@@ -187,7 +187,7 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 		N      int64  `db:"n"`
 	}
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} GROUP BY [[status]] UNION ALL " + sqlPlanned(table)).
+		"}} WHERE [[notification]] = {:id} AND NOT [[test]] GROUP BY [[status]] UNION ALL " + sqlPlanned(table)).
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {
 		return c, fmt.Errorf("count deliveries of notification %s: %w", notificationID, err)

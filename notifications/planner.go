@@ -75,7 +75,7 @@ func EnqueueBatches(app core.App, n *Notification, channel Channel) error {
 		return err
 	}
 	var batches []plannedBatch
-	err = app.DB().NewQuery("SELECT [[batch]], [[channel]], '' AS [[runAt]] FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[status]] IN ('pending', 'sending') AND ({:channel} = '' OR [[channel]] = {:channel})" +
+	err = app.DB().NewQuery("SELECT [[batch]], [[channel]], '' AS [[runAt]] FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[status]] IN ('pending', 'sending') AND NOT [[test]] AND ({:channel} = '' OR [[channel]] = {:channel})" +
 		" UNION SELECT [[batch]], [[channel]], [[runAt]] FROM {{groundwork_batches}} WHERE [[notification]] = {:id} AND ({:channel} = '' OR [[channel]] = {:channel})").
 		Bind(dbx.Params{"id": n.Id, "channel": string(channel)}).All(&batches)
 	if err != nil {

@@ -126,7 +126,8 @@ type ProviderConfig struct {
 	// Web Push: subject (how push services reach the sender: mailto:… or https://…),
 	// publicKey (may be left out: it follows from the private one).
 	//
-	// SMS: accountSid, endpoint (base URL in place of Twilio's).
+	// SMS: accountSid, endpoint (base URL in place of Twilio's), pricePerSegment
+	// (number) and currency (EUR), which previews reckon with.
 	Config map[string]any
 
 	// Secret is the password or key; never logged, never put in an error. E-mail:

@@ -295,7 +295,7 @@ func configKeys(ch ProviderChannel) []string {
 	case ChannelEmail:
 		return []string{"host", "port", "username", "tls", "from", "fromName", "authMethod", "localName"}
 	case ChannelSMS:
-		return []string{"accountSid", "endpoint"}
+		return []string{"accountSid", "endpoint", "pricePerSegment", "currency"}
 	}
 	switch ch {
 	case ProviderAPNs:
@@ -356,7 +356,7 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 	texts := map[string]string{}
 	for _, key := range keys {
 		value, given := config[key]
-		if key == "port" || !given || value == nil {
+		if key == "port" || key == "pricePerSegment" || !given || value == nil {
 			continue
 		}
 		text, ok := value.(string)
@@ -376,6 +376,17 @@ func checkConfig(ch ProviderChannel, raw, senderID string) string {
 	}
 	switch {
 	case ch.Channel() == ChannelSMS:
+		var price *float64
+		if value := config["pricePerSegment"]; value != nil {
+			number, ok := value.(float64)
+			if !ok {
+				number = -1
+			}
+			price = &number
+		}
+		if sentence := checkPrice(price, texts["currency"]); sentence != "" {
+			say("%s", sentence)
+		}
 		if sid := texts["accountSid"]; !accountSID.MatchString(sid) {
 			say(`"accountSid" is AC and 32 digits or letters from a to f, as Twilio's console shows it.`)
 		}

@@ -207,9 +207,13 @@ func findWholeRecipients(app core.App, users *core.Collection, ids []string) (ma
 	}
 	found := make(map[string]*recipient, len(records))
 	for _, r := range records {
-		found[r.Id] = &recipient{ID: r.Id, Email: r.Email(), Phone: r.GetString("phone"), Name: r.GetString("name"), Locale: r.GetString("locale"), Vars: userVars(r)}
+		found[r.Id] = recipientOf(r)
 	}
 	return found, nil
+}
+
+func recipientOf(r *core.Record) *recipient {
+	return &recipient{ID: r.Id, Email: r.Email(), Phone: r.GetString("phone"), Name: r.GetString("name"), Locale: r.GetString("locale"), Vars: userVars(r)}
 }
 
 // isSimple says whether a field's column can be read without PocketBase's record.

@@ -132,6 +132,8 @@ func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, mailWorker{s})
 	jobs.AddWorker(w, purgeWorker{s})
 	jobs.AddWorker(w, triggerWorker{s})
+	jobs.AddWorker(w, testWorker{s})
+	jobs.AddWorker(w, datesWorker{s})
 }
 
 func (s *Sender) recoverCounts() error {
@@ -249,6 +251,7 @@ type deliveryRow struct {
 
 	// What follows is only known of a row that is made here.
 	Target, Category, Address, Reason, Explanation, ResendOf string
+	Test                                                     bool
 
 	// device and person are set when they were read with the row, at read.
 	device *deviceRow
@@ -577,7 +580,7 @@ func (s *Sender) waitingRoutes(app core.App, id string) (routes []Route, gone []
 	}
 	err = app.DB().NewQuery("SELECT DISTINCT d.[[channel]], d.[[kind]], d.[[status]], CASE WHEN v.[[id]] IS NULL THEN d.[[batch]] ELSE 0 END AS [[batch]], COALESCE(v.[[pushService]], '') AS [[pushService]]," +
 		" COALESCE(v.[[app]], '') AS [[app]], COALESCE(v.[[environment]], '') AS [[environment]] FROM {{" + table + "}} d LEFT JOIN {{" + devices +
-		"}} v ON d.[[device]] <> '' AND v.[[id]] = d.[[device]] WHERE d.[[notification]] = {:id} AND d.[[status]] IN ('pending', 'sending')").
+		"}} v ON d.[[device]] <> '' AND v.[[id]] = d.[[device]] WHERE d.[[notification]] = {:id} AND d.[[status]] IN ('pending', 'sending') AND NOT d.[[test]]").
 		Bind(dbx.Params{"id": id}).All(&waiting)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find what is pending of notification %s: %w", id, err)
@@ -843,7 +846,7 @@ func newMessage(n *Notification, snapshot Snapshot, push *Push, row *deliveryRow
 	case ChannelEmail:
 		m.Email = &Email{Subject: r.EmailSubject, Text: r.EmailText, HTML: r.EmailHTML}
 	case ChannelSMS:
-		m.Body = orElse(r.SMSBody, orElse(r.Body, r.Title))
+		m.Body = r.textOfSMS()
 	case ChannelPush:
 		m.Target.Device = &Device{ID: to.device.ID, Platform: to.device.Platform, App: to.device.App,
 			Environment: to.device.Environment}

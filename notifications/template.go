@@ -291,6 +291,9 @@ func (c *Compiled) Render(vars map[string]any, channel Channel) (*Rendered, erro
 	return r, nil
 }
 
+// textOfSMS is what an SMS says.
+func (r *Rendered) textOfSMS() string { return orElse(r.SMSBody, orElse(r.Body, r.Title)) }
+
 // completeEmail fills in what the author left to be made from the rest.
 func (r *Rendered) completeEmail() {
 	if r.EmailSubject == "" {

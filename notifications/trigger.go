@@ -35,6 +35,8 @@ type Trigger struct {
 	Recipient      string
 	Delay          time.Duration
 	IncludeImports bool
+	DateField      string        // for EventDate
+	Offset         time.Duration // from that date; negative is before
 }
 
 // TriggerSet holds the enabled triggers by the id of the collection they watch.
@@ -53,11 +55,16 @@ func LoadTriggers(app core.App) (TriggerSet, error) {
 		if err != nil {
 			continue
 		}
-		set[watched.Id] = append(set[watched.Id], &Trigger{ID: r.Id, Name: r.GetString("name"), Event: r.GetString("event"),
-			Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient")),
-			Delay: time.Duration(r.GetInt("delayMinutes")) * time.Minute, IncludeImports: r.GetBool("includeImports")})
+		set[watched.Id] = append(set[watched.Id], newTrigger(r))
 	}
 	return set, nil
+}
+
+func newTrigger(r *core.Record) *Trigger {
+	return &Trigger{ID: r.Id, Name: r.GetString("name"), Event: r.GetString("event"),
+		Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient")),
+		Delay: time.Duration(r.GetInt("delayMinutes")) * time.Minute, IncludeImports: r.GetBool("includeImports"),
+		DateField: strings.TrimSpace(r.GetString("dateField")), Offset: time.Duration(r.GetInt("offsetMinutes")) * time.Minute}
 }
 
 // Matches says whether the stored row of record meets the condition. In a
@@ -133,6 +140,7 @@ type TriggerArgs struct {
 	Record     string         `json:"record"`
 	User       string         `json:"user"`
 	Deleted    map[string]any `json:"deleted,omitempty"`
+	Date       string         `json:"date,omitempty"` // for which a date trigger fired
 }
 
 // Kind implements [jobs.Args].
@@ -141,10 +149,14 @@ func (TriggerArgs) Kind() string { return "notification.trigger" }
 // Fire enqueues the trigger's message in the transaction of app. It returns the
 // id of the job, or "" when there is nobody to tell.
 func (t *Trigger) Fire(app core.App, record *core.Record, user, requestID string) (string, error) {
+	return t.fire(app, record, user, "", requestID)
+}
+
+func (t *Trigger) fire(app core.App, record *core.Record, user, date, requestID string) (string, error) {
 	if user == "" {
 		return "", nil
 	}
-	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, User: user}
+	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, User: user, Date: date}
 	if t.Event == EventDeleted {
 		args.Deleted = recordVars(record)
 		if record.Collection().IsAuth() {
@@ -193,8 +205,8 @@ func CheckTrigger(app core.App, r *core.Record) error {
 	case strings.HasPrefix(watched.Name, "_") || watched.Id == CollectionNotifications || watched.Id == CollectionDeliveries || watched.Id == CollectionInbox:
 		errs.add("collection", "own", "Messages about messages never end: choose one of your own collections.")
 	}
-	if r.GetString("event") == EventDate {
-		errs.add("event", "not_yet", "Reminders by date are not built yet: choose created, updated or deleted.")
+	if watched != nil && r.GetString("event") == EventDate {
+		errs.checkDate(watched, strings.TrimSpace(r.GetString("dateField")), r.GetFloat("offsetMinutes"))
 	}
 	if watched != nil && len(errs) == 0 {
 		t := &Trigger{ID: r.Id, Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient"))}
@@ -266,17 +278,11 @@ func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error
 		if err != nil {
 			return fmt.Errorf("find record %s of trigger %s: %w", args.Record, args.Trigger, err)
 		}
-		vars = recordVars(record)
-	}
-	if most := trigger.GetInt("capPerHour"); most > 0 {
-		sent, err := s.countTriggered(args.Trigger, args.User)
-		if err != nil {
+		still, err := s.stillWanted(newTrigger(trigger), record, args.Date)
+		if err != nil || !still {
 			return err
 		}
-		if sent >= most {
-			s.log.Warn("trigger reached its cap for one person", "trigger", trigger.GetString("name"), "user", args.User, "capPerHour", most)
-			return nil
-		}
+		vars = recordVars(record)
 	}
 	n, err := NewNotification(s.app)
 	if err != nil {
@@ -292,7 +298,20 @@ func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error
 	n.Set("sourceRecord", args.Record)
 	n.Set("idempotencyKey", key)
 	n.SetRequestID(job.RequestID)
-	err = n.Create(s.app)
+	// Counted and created in one go: many may fire for one person at once.
+	err = s.app.RunInTransaction(func(txApp core.App) error {
+		if most := trigger.GetInt("capPerHour"); most > 0 {
+			sent, err := s.countTriggered(txApp, args.Trigger, args.User)
+			if err != nil {
+				return err
+			}
+			if sent >= most {
+				s.log.Warn("trigger reached its cap for one person", "trigger", trigger.GetString("name"), "user", args.User, "capPerHour", most)
+				return nil
+			}
+		}
+		return n.Create(txApp)
+	})
 	var refused FieldErrors
 	if errors.As(err, &refused) {
 		// The template does not fit this record. Kept as a failed notification:
@@ -310,14 +329,31 @@ func (w triggerWorker) Work(_ context.Context, job *jobs.Job[TriggerArgs]) error
 	return err
 }
 
+// stillWanted says whether a message that has waited still holds: its record has
+// the date that it was about, and after a delay meets the condition.
+func (s *Sender) stillWanted(t *Trigger, record *core.Record, date string) (bool, error) {
+	if date != "" && !t.stillDue(record, date) {
+		return false, nil // the date has moved: the new one fires again
+	}
+	if t.Delay <= 0 {
+		return true, nil
+	}
+	matches, err := t.Matches(s.app, record)
+	if err != nil {
+		s.log.Error("trigger cannot be evaluated: open it in the dashboard and save it to see why", "trigger", t.Name, "error", err)
+		return false, nil
+	}
+	return matches, nil
+}
+
 // countTriggered counts what a trigger sent to one person in the last hour.
-func (s *Sender) countTriggered(trigger, user string) (int, error) {
-	table, err := tableName(s.app, CollectionNotifications)
+func (s *Sender) countTriggered(txApp core.App, trigger, user string) (int, error) {
+	table, err := tableName(txApp, CollectionNotifications)
 	if err != nil {
 		return 0, err
 	}
 	var n int
-	err = s.app.ConcurrentDB().NewQuery("SELECT COUNT(*) FROM {{" + table + "}} WHERE [[trigger]] = {:trigger} AND [[created]] > {:since}" +
+	err = txApp.DB().NewQuery("SELECT COUNT(*) FROM {{" + table + "}} WHERE [[trigger]] = {:trigger} AND [[created]] > {:since}" +
 		" AND EXISTS (SELECT 1 FROM json_each({{" + table + "}}.[[users]]) WHERE value = {:user})").
 		Bind(dbx.Params{"trigger": trigger, "user": user, "since": dbTime(s.now().Add(-time.Hour))}).Row(&n)
 	if err != nil {

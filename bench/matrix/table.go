@@ -221,6 +221,8 @@ func routes() map[string][]route {
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 
+		"POST /api/notifications/preview":                {{path: "/api/notifications/preview", expect: superusersOnly("400"), why: "an empty body"}},
+		"POST /api/notifications/{id}/test":              {{path: "/api/notifications/" + nowhere + "/test", expect: superusersOnly("404")}},
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},
 		"POST /api/notifications/deliveries/{id}/resend": {{path: "/api/notifications/deliveries/" + nowhere + "/resend", expect: superusersOnly("404")}},
 
