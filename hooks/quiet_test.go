@@ -64,7 +64,7 @@ func TestQuietHoursAreWaitedFor(t *testing.T) {
 	exact := person("exact", "Europe/Berlin")
 	quietHours(app, exact, "", "", "22:00", "07:00")
 	quietHours(app, exact, category("transactional"), "", "22:00", "23:00") // says more: for these it is over
-	unknown := person("nowhere", "")                                   // UTC: 21:30
+	unknown := person("nowhere", "")                                        // UTC: 21:30
 	quietHours(app, unknown, "", "", "21:00", "05:00")
 
 	n := send(t, app, nil)

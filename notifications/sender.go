@@ -73,6 +73,7 @@ type Sender struct {
 	counter *counter
 	shown   *shownMails
 	atWork  runs       // batches and account mails
+	claims  claims     // of frequency caps
 	reading sync.Mutex // see readPushTargets
 }
 
@@ -626,7 +627,9 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 		// is the same for everybody.
 		return passResult{stopped: err.Error()}, nil
 	}
-	items, stored, err := s.prepare(n, snapshot, compiled, rows)
+	var places claim
+	defer places.release() // what was handed over is stored by then
+	items, stored, err := s.prepare(n, snapshot, compiled, rows, &places)
 	if err != nil {
 		return passResult{}, err
 	}
@@ -652,8 +655,9 @@ type item struct {
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
-// once; stored collects what is on its way to the database.
-func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow) ([]item, *sync.WaitGroup, error) {
+// once; stored collects what is on its way to the database. places takes what the
+// frequency cap has left.
+func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow, places *claim) ([]item, *sync.WaitGroup, error) {
 	read := time.Now()
 	people, err := s.peopleOf(rows, compiled)
 	if err != nil {
@@ -683,6 +687,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	expires := n.ExpiresAt()
 	push := snapshot.Options.push(n.Id, s.now(), expires)
 	maxAge := s.opts.Retry.MaxAge
+	going := make([]*deliveryRow, 0, len(rows))
 	for _, row := range rows {
 		user := people[row.User]
 		to := targets[row.ID]
@@ -700,11 +705,22 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
 			continue
 		}
-		held := holds[row.User]
-		if r := held.result(s.now(), expires); r != nil {
+		if r := holds[row.User].result(s.now(), expires); r != nil {
 			s.ledger.finish(row, r, stored)
 			continue
 		}
+		going = append(going, row)
+	}
+	if err := places.take(s, n, snapshot, going); err != nil {
+		s.ledger.await(stored)
+		return nil, nil, err
+	}
+	for _, row := range going {
+		if over := places.over[row.User]; over != nil {
+			s.ledger.finish(row, over, stored)
+			continue
+		}
+		user, to := people[row.User], targets[row.ID]
 		if compiled.loops() {
 			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
@@ -714,7 +730,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: holds[row.User], expires: expires}
 		if !row.read.IsZero() {
 			it.read = row.read
 		}
