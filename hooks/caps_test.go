@@ -92,7 +92,7 @@ func TestFrequencyCapsAtTheSameTime(t *testing.T) {
 		people = append(people, x.User(mailAddress(i), map[string]any{"phone": phoneNumber(i)}).Id)
 	}
 	x.twilio.SetAll(providertest.TwilioFault{Delay: 20 * time.Millisecond}) // they overlap for certain
-	const most = 3
+	const most = 1
 	news := capped(x.App, "news", most, 24)
 	var all []*core.Record
 	for range 12 {

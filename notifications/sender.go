@@ -53,6 +53,9 @@ type SenderOptions struct {
 	// the zero value is all day.
 	PromotionalHours HoursOfDay
 
+	// OpenToken makes the token of a delivery; nil sends none. See [OpenToken].
+	OpenToken func(deliveryID string) string
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -84,6 +87,9 @@ func NewSender(app core.App, opts SenderOptions) *Sender {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.OpenToken == nil {
+		opts.OpenToken = func(string) string { return "" }
 	}
 	opts.Retry = opts.Retry.WithDefaults()
 	s := &Sender{app: app, providers: opts.Providers, sealed: opts.Sealed, opts: opts, log: opts.Log, now: opts.Now,
@@ -725,12 +731,20 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
 		vars["user"] = user.Vars
+		token := ""
+		if channel != ChannelInbox {
+			token = s.opts.OpenToken(row.ID)
+			vars["openToken"] = token
+		}
 		rendered, err := compiled.Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
 		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: holds[row.User], expires: expires}
+		if it.msg.OpenToken = token; snapshot.Options.Silent {
+			it.msg.OpenToken = "" // nothing of it can be opened
+		}
 		if !row.read.IsZero() {
 			it.read = row.read
 		}
@@ -765,7 +779,7 @@ func (s *Sender) peopleOf(rows []*deliveryRow, texts *Compiled) (map[string]*rec
 }
 
 func baseVars(n *Notification, snapshot Snapshot) map[string]any {
-	vars := map[string]any{"app": map[string]any{"name": snapshot.AppName, "url": snapshot.AppURL}}
+	vars := map[string]any{"app": map[string]any{"name": snapshot.AppName, "url": snapshot.AppURL}, "openToken": ""}
 	for k, v := range snapshot.Variables {
 		if _, taken := vars[k]; !taken {
 			vars[k] = v
