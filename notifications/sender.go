@@ -122,6 +122,7 @@ func (s *Sender) Close() {
 func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, planWorker{s})
 	jobs.AddWorker(w, batchWorker{s})
+	jobs.AddWorker(w, fallbackWorker{s})
 	jobs.AddWorker(w, cancelWorker{s})
 	jobs.AddWorker(w, mailWorker{s})
 	jobs.AddWorker(w, purgeWorker{s})
@@ -682,6 +683,10 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	if err != nil {
 		return nil, nil, err
 	}
+	openers, err := s.findOpeners(rows)
+	if err != nil {
+		return nil, nil, err
+	}
 
 	stored := &sync.WaitGroup{}
 	items := make([]item, 0, len(rows))
@@ -709,6 +714,10 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			continue
 		case s.now().Sub(row.dueSince()) > maxAge && row.Attempts > 0:
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
+			continue
+		}
+		if openers[row.User] {
+			s.ledger.finish(row, openedResult(), stored)
 			continue
 		}
 		if r := holds[row.User].result(s.now(), expires); r != nil {
@@ -1346,6 +1355,9 @@ func (s *Sender) cancelSome(ctx context.Context, id string) (more bool, err erro
 	err = s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
 		if err != nil || n.Status() != StatusCancelled {
+			return err
+		}
+		if err := dropFallbacks(txApp, id, -1); err != nil {
 			return err
 		}
 		table, err := tableName(txApp, CollectionDeliveries)
