@@ -90,7 +90,7 @@ func (x *crossing) ended(n *core.Record) *core.Record {
 	x.t.Helper()
 	var delivery *core.Record
 	require.True(x.t, waitFor(func() bool {
-		rows, err := x.FindRecordsByFilter(notifications.CollectionDeliveries, "notification = {:n} && resendOf = ''", "", 2, 0, dbx.Params{"n": n.Id})
+		rows, err := x.FindRecordsByFilter(notifications.CollectionDeliveries, "notification = {:n} && resendOf = '' && channel = 'sms'", "", 2, 0, dbx.Params{"n": n.Id})
 		require.NoError(x.t, err)
 		if len(rows) != 1 {
 			return false
@@ -200,6 +200,13 @@ func TestNoPathLeadsAnOfferToTheSenderOfCodes(t *testing.T) {
 				n, err = x.FindFirstRecordByFilter(notifications.CollectionNotifications, "trigger != ''")
 				return err == nil
 			}))
+			return n
+		},
+		"in place of a push that nobody opened": func(t *testing.T, x *crossing) *core.Record {
+			n := x.Record(notifications.CollectionNotifications, x.body(map[string]any{"channels": []string{"push"}, "smsAfterMinutes": 1, "content": forged["content"]}))
+			require.True(t, waitFor(func() bool { return x.Reload(n).GetInt("skipped") == 1 }), "Ana has no device")
+			x.sql("UPDATE notification_deliveries SET updated = '2025-01-01 00:00:00.000Z' WHERE notification = {:n}", dbx.Params{"n": n.Id}) // the minute is over
+			ask(t, x.App, n)
 			return n
 		},
 		"transactional template in a promotional category": func(_ *testing.T, x *crossing) *core.Record {

@@ -20,6 +20,8 @@ type groundwork struct {
 	log *slog.Logger
 	box *keyBox // nil before the bootstrap
 
+	openKey atomic.Pointer[[]byte] // see openToken
+
 	sessions  *accounts.Sessions
 	erasing   *erasing
 	workers   *jobs.Workers

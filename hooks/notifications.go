@@ -69,6 +69,7 @@ func (g *groundwork) bindNotifications() {
 
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.notifications.routes", Func: func(e *core.ServeEvent) error {
+			e.Router.POST("/api/notifications/opened", g.opened)
 			routes := e.Router.Group("/api/notifications").Bind(apis.RequireSuperuserAuth())
 			routes.POST("/preview", g.previewNotification)
 			routes.POST("/{id}/test", g.testNotification)

@@ -35,6 +35,7 @@ func (g *groundwork) bindSender() {
 				Retry:               g.cfg.Retry,
 				Log:                 g.log,
 				Now:                 g.cfg.now,
+				OpenToken:           g.openToken,
 			})
 			g.sender.AddWorkers(g.workers)
 			g.providers.OnResume(g.sender.Release)

@@ -181,7 +181,7 @@ func (c *counter) recount(id string, over bool) error {
 				n.SetStatusReason(finalReason(counts, plan))
 			}
 		case StatusQueued, StatusSending:
-			if plan := n.Plan(); plan.Done && counts.Pending == 0 {
+			if plan := n.Plan(); plan.Done && counts.Pending == 0 && counts.Fallbacks == 0 {
 				if !over {
 					// Counted before this transaction began: only trust "nothing
 					// pending" if it still holds inside it.
@@ -190,7 +190,7 @@ func (c *counter) recount(id string, over bool) error {
 					}
 					n.SetCounts(counts)
 				}
-				if counts.Pending == 0 {
+				if counts.Pending == 0 && counts.Fallbacks == 0 {
 					n.SetStatus(finalStatus(counts, plan))
 					n.Set("finishedAt", c.now())
 					n.SetStatusReason(finalReason(counts, plan))

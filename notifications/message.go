@@ -32,6 +32,10 @@ type Message struct {
 	// Expires is when the content is of no use any more; zero when nobody knows.
 	Expires time.Time
 
+	// OpenToken lets the app tell that the message was opened; empty when it cannot
+	// be. See [OpenToken].
+	OpenToken string
+
 	Image string
 	Link  string
 	Data  map[string]any

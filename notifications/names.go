@@ -139,5 +139,7 @@ const (
 	ReasonTestNumber        = "test_number"         // its code is fixed and never sent
 	ReasonCodeCap           = "code_cap_reached"    // maxPerHour or maxPerPrefixPerHour of phone_sign_in was reached
 	ReasonQuietHours        = "quiet_hours"         // waits for the end of the person's quiet hours; skipped: there is no other time
+	ReasonFrequencyCap      = "frequency_cap"       // the person got as many messages of the category as its cap allows
+	ReasonOpened            = "opened"              // the push was opened before the SMS in its place went out
 	ReasonCaptured          = "captured"            // kept here instead of sent, outside production
 )

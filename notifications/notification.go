@@ -172,6 +172,10 @@ type Counts struct {
 	Total, Sent, Failed, Skipped, Pending, Unknown, Cancelled int64
 	// Delivered and Opened are part of Sent.
 	Delivered, Opened int64
+
+	// Fallbacks are the batches whose people may still get an SMS in place of a push;
+	// their deliveries are counted once there are any.
+	Fallbacks int64
 }
 
 // FindCounts counts the deliveries of a notification from its rows and its
@@ -187,12 +191,17 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 		N      int64  `db:"n"`
 	}
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} AND NOT [[test]] GROUP BY [[status]] UNION ALL " + sqlPlanned(table)).
+		"}} WHERE [[notification]] = {:id} AND NOT [[test]] GROUP BY [[status]] UNION ALL " + sqlPlanned(table) +
+		" UNION ALL SELECT 'fallback' AS [[status]], COUNT(*) AS [[n]] FROM {{groundwork_fallbacks}} WHERE [[notification]] = {:id}").
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {
 		return c, fmt.Errorf("count deliveries of notification %s: %w", notificationID, err)
 	}
 	for _, row := range rows {
+		if row.Status == "fallback" {
+			c.Fallbacks = row.N
+			continue
+		}
 		c.Total += row.N
 		switch DeliveryStatus(row.Status) {
 		case DeliveryPending, DeliverySending, "planned":

@@ -87,7 +87,7 @@ func EnqueueBatches(app core.App, n *Notification, channel Channel) error {
 			return err
 		}
 	}
-	return nil
+	return enqueueFallbacks(app, n)
 }
 
 func enqueueBatch(app core.App, b plannedBatch, queue, requestID string) error {
@@ -235,6 +235,9 @@ func (s *Sender) savePlan(seen *Notification, next Plan, batches []plannedBatch)
 			if err := enqueueBatch(txApp, b, next.Queue, n.RequestID()); err != nil {
 				return err
 			}
+		}
+		if err := planFallbacks(txApp, n, next.Queue, batches, s.now()); err != nil {
+			return err
 		}
 		n.SetPlan(next)
 		n.SetStatus(StatusSending)

@@ -59,6 +59,13 @@ func (s *Sender) lookAgain(it item) (finding, error) {
 	if b, ok := blocked[it.row.ID]; ok {
 		return skipped(b.reason, b.sentence), nil
 	}
+	openers, err := s.findOpeners([]*deliveryRow{it.row})
+	if err != nil {
+		return finding{}, err
+	}
+	if openers[it.row.User] {
+		return finding{skip: openedResult()}, nil
+	}
 	holds, err := s.findHolds(channel, *it.snapshot, []string{it.row.User})
 	if err != nil {
 		return finding{}, err

@@ -134,7 +134,7 @@ func (n *Notification) ownContent() Content {
 // contentFields may not change once a notification was sent: the deliveries
 // tell what people got.
 var contentFields = []string{"title", "body", "data", "image", "link", "template", "variables", "category", "channels",
-	"audience", "users", "topics", "filter", "sendAt", "localTime", "options", "idempotencyKey"}
+	"audience", "users", "topics", "filter", "sendAt", "localTime", "smsAfterMinutes", "options", "idempotencyKey"}
 
 // RequestFields are the fields that whoever asks for a notification writes; the
 // others of ours are the server's.
@@ -263,6 +263,7 @@ func (n *Notification) prepareSend(app core.App, now time.Time, asked bool) erro
 		errs.add("expiresAt", "in_the_past", "This time is over: choose one in the future, or leave it empty.")
 	}
 	n.checkLocalTime(app, now, errs)
+	n.checkFallback(n.Options(), errs)
 	snapshot, compiled, err := n.buildSnapshot(app, errs)
 	if err != nil {
 		return err

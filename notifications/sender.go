@@ -65,6 +65,9 @@ type SenderOptions struct {
 	// author did not put it there. The headers have it in any case.
 	NoUnsubscribeFooter bool
 
+	// OpenToken makes the token of a delivery; nil sends none. See [OpenToken].
+	OpenToken func(deliveryID string) string
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -84,7 +87,8 @@ type Sender struct {
 	ledger  *ledger
 	counter *counter
 	shown   *shownMails
-	atWork  runs // batches and account mails
+	atWork  runs   // batches and account mails
+	claims  claims // of frequency caps
 	turns   turns
 	reading sync.Mutex // see readPushTargets
 }
@@ -96,6 +100,9 @@ func NewSender(app core.App, opts SenderOptions) *Sender {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.OpenToken == nil {
+		opts.OpenToken = func(string) string { return "" }
 	}
 	opts.Retry = opts.Retry.WithDefaults()
 	s := &Sender{app: app, providers: opts.Providers, sealed: opts.Sealed, opts: opts, log: opts.Log, now: opts.Now,
@@ -128,6 +135,7 @@ func (s *Sender) Close() {
 func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, planWorker{s})
 	jobs.AddWorker(w, batchWorker{s})
+	jobs.AddWorker(w, fallbackWorker{s})
 	jobs.AddWorker(w, cancelWorker{s})
 	jobs.AddWorker(w, mailWorker{s})
 	jobs.AddWorker(w, purgeWorker{s})
@@ -655,7 +663,9 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 		// is the same for everybody.
 		return passResult{stopped: err.Error()}, nil
 	}
-	items, stored, err := s.prepare(n, snapshot, compiled, rows)
+	var places claim
+	defer places.release() // what was handed over is stored by then
+	items, stored, err := s.prepare(n, snapshot, compiled, rows, &places)
 	if err != nil {
 		return passResult{}, err
 	}
@@ -681,8 +691,9 @@ type item struct {
 }
 
 // prepare renders the messages of rows. What can not be sent gets its result at
-// once; stored collects what is on its way to the database.
-func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow) ([]item, *sync.WaitGroup, error) {
+// once; stored collects what is on its way to the database. places takes what the
+// frequency cap has left.
+func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled, rows []*deliveryRow, places *claim) ([]item, *sync.WaitGroup, error) {
 	read := time.Now()
 	people, err := s.peopleOf(rows, compiled)
 	if err != nil {
@@ -698,6 +709,10 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		return nil, nil, err
 	}
 	holds, err := s.findHolds(channel, snapshot, slices.Collect(maps.Keys(people)))
+	if err != nil {
+		return nil, nil, err
+	}
+	openers, err := s.findOpeners(rows)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -726,6 +741,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 	push := snapshot.Options.push(n.Id, s.now(), expires)
 	maxAge := s.opts.Retry.MaxAge
 	needsLink, public := needsUnsubscribeLink(channel, snapshot.Kind), s.publicURL()
+	going := make([]*deliveryRow, 0, len(rows))
 	for _, row := range rows {
 		user := people[row.User]
 		to := targets[row.ID]
@@ -746,11 +762,26 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
 			continue
 		}
-		held := holds[row.User]
-		if r := held.result(s.now(), expires); r != nil {
+		if openers[row.User] {
+			s.ledger.finish(row, openedResult(), stored)
+			continue
+		}
+		if r := holds[row.User].result(s.now(), expires); r != nil {
 			s.ledger.finish(row, r, stored)
 			continue
 		}
+		going = append(going, row)
+	}
+	if err := places.take(s, n, snapshot, going); err != nil {
+		s.ledger.await(stored)
+		return nil, nil, err
+	}
+	for _, row := range going {
+		if over := places.over[row.User]; over != nil {
+			s.ledger.finish(row, over, stored)
+			continue
+		}
+		user, to := people[row.User], targets[row.ID]
 		if compiled.loops() {
 			vars = maps.Clone(base) // a loop that takes too long may still be reading the last ones
 		}
@@ -780,12 +811,20 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			}
 			vars[unsubscribeVar] = link
 		}
+		token := ""
+		if channel != ChannelInbox {
+			token = s.opts.OpenToken(row.ID)
+			vars["openToken"] = token
+		}
 		rendered, err := compiled.In(localeOf(user, to)).Render(vars, channel)
 		if err != nil {
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
+		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: holds[row.User], expires: expires}
+		if it.msg.OpenToken = token; snapshot.Options.Silent {
+			it.msg.OpenToken = "" // nothing of it can be opened
+		}
 		if needsLink {
 			s.addUnsubscribe(it.msg.Email, link)
 		}
@@ -823,7 +862,7 @@ func (s *Sender) peopleOf(rows []*deliveryRow, texts *Compiled) (map[string]*rec
 }
 
 func baseVars(n *Notification, snapshot Snapshot) map[string]any {
-	vars := map[string]any{"app": map[string]any{"name": snapshot.AppName, "url": snapshot.AppURL}}
+	vars := map[string]any{"app": map[string]any{"name": snapshot.AppName, "url": snapshot.AppURL}, "openToken": ""}
 	if snapshot.Kind == KindPromotional {
 		vars[unsubscribeVar] = "" // each e-mail has its own; other channels have none
 	}
@@ -1416,6 +1455,9 @@ func (s *Sender) cancelSome(ctx context.Context, id string) (more bool, err erro
 	err = s.app.RunInTransaction(func(txApp core.App) error {
 		n, err := FindNotificationByID(txApp, id)
 		if err != nil || n.Status() != StatusCancelled {
+			return err
+		}
+		if err := dropFallbacks(txApp, id, -1); err != nil {
 			return err
 		}
 		table, err := tableName(txApp, CollectionDeliveries)

@@ -361,7 +361,7 @@ func (s *Sender) sendTestRows(ctx context.Context, n *Notification, snapshot Sna
 			return passResult{}, err
 		}
 	}
-	items, stored, err := s.prepare(n, snapshot, compiled, rows)
+	items, stored, err := s.prepare(n, snapshot, compiled, rows, &claim{uncounted: true})
 	if err != nil {
 		return passResult{}, err
 	}

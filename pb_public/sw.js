@@ -25,14 +25,21 @@ async function receive(data) {
     tag: message.tag, // one with the same tag is replaced
     silent: message.sound === "none" || undefined,
     actions: message.actions,
-    data: { link: message.link, notification: message.notification, data: message.data },
+    data: { link: message.link, notification: message.notification, data: message.data, openToken: message.openToken },
   });
 }
 
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
-  event.waitUntil(open(event.notification.data?.link));
+  event.waitUntil(Promise.all([open(event.notification.data?.link), opened(event.notification.data?.openToken)]));
 });
+
+// opened tells the server that the message was opened; nobody has to be signed in.
+async function opened(token) {
+  if (!token) return;
+  const headers = { "Content-Type": "application/json" };
+  await fetch(new URL("/v1/api/notifications/opened", self.registration.scope), { method: "POST", headers, body: JSON.stringify({ token }), keepalive: true }).catch(() => {});
+}
 
 // open shows the link, or the page that is open already.
 async function open(link) {

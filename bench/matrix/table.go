@@ -221,8 +221,12 @@ func routes() map[string][]route {
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 
-		"POST /api/notifications/preview":                {{path: "/api/notifications/preview", expect: superusersOnly("400"), why: "an empty body"}},
-		"POST /api/notifications/{id}/test":              {{path: "/api/notifications/" + nowhere + "/test", expect: superusersOnly("404")}},
+		"POST /api/notifications/preview":   {{path: "/api/notifications/preview", expect: superusersOnly("400"), why: "an empty body"}},
+		"POST /api/notifications/{id}/test": {{path: "/api/notifications/" + nowhere + "/test", expect: superusersOnly("404")}},
+		"POST /api/notifications/opened": {
+			{path: "/api/notifications/opened", body: map[string]any{"token": nowhere + ".AAAAAAAAAAAAAAAAAAAAAA"}, expect: hidden("404", "404", "404", "404"), why: "the token of a message speaks for its recipient, and this one is forged"},
+			{path: "/api/notifications/opened", body: map[string]any{"delivery": nowhere}, expect: answers{"401", "404", "404", "403", "401"}, why: "a recipient says so without a token"},
+		},
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},
 		"POST /api/notifications/deliveries/{id}/resend": {{path: "/api/notifications/deliveries/" + nowhere + "/resend", expect: superusersOnly("404")}},
 

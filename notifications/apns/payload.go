@@ -45,6 +45,9 @@ var topicSuffixes = map[string]string{
 // part of the payload.
 const pushTypeKey = "pushType"
 
+// openTokenKey is where the app finds what to report the opening with.
+const openTokenKey = "openToken"
+
 // Faults of the target, not of the content.
 var (
 	errBadToken = errors.New("this is not an Apple device token")
@@ -124,7 +127,7 @@ func newRequest(m *notifications.Message, bundleID string) (*request, error) {
 
 // payload builds the JSON of a message.
 //
-// Data becomes keys of its own beside "aps", and image and link are two more.
+// Data becomes keys of its own beside "aps", and image, link and openToken are more.
 // The apns option is laid over the whole: objects inside are merged, everything
 // else is replaced.
 func payload(m *notifications.Message, push *notifications.Push) ([]byte, error) {
@@ -162,7 +165,7 @@ func payload(m *notifications.Message, push *notifications.Push) ([]byte, error)
 	b = append(b, '}')
 	if len(m.Data) > 0 {
 		for _, key := range slices.Sorted(maps.Keys(m.Data)) {
-			if key == "aps" || key == "image" && m.Image != "" || key == "link" && m.Link != "" {
+			if key == "aps" || key == "image" && m.Image != "" || key == "link" && m.Link != "" || key == openTokenKey && m.OpenToken != "" {
 				continue
 			}
 			value, err := encode(m.Data[key])
@@ -178,6 +181,9 @@ func payload(m *notifications.Message, push *notifications.Push) ([]byte, error)
 	}
 	if m.Link != "" {
 		b = appendString(append(b, `,"link":`...), m.Link)
+	}
+	if m.OpenToken != "" {
+		b = appendString(append(b, `,"`+openTokenKey+`":`...), m.OpenToken)
 	}
 	b = append(b, '}')
 	if _, onlyType := push.APNs[pushTypeKey]; len(push.APNs) == 0 || onlyType && len(push.APNs) == 1 {

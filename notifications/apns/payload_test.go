@@ -20,6 +20,8 @@ func TestPayload(t *testing.T) {
 		want string
 	}{
 		{"alert", notifications.Message{Title: "Hi", Body: "there"}, `{"aps":{"alert":{"title":"Hi","body":"there"},"sound":"default"}}`},
+		{"with the token of its opening", notifications.Message{Title: "Hi", OpenToken: "id.token", Data: map[string]any{"openToken": "no"}},
+			`{"aps":{"alert":{"title":"Hi"},"sound":"default"},"openToken":"id.token"}`},
 		{"only a body", notifications.Message{Body: "there"}, `{"aps":{"alert":{"body":"there"},"sound":"default"}}`},
 		{"a badge of zero takes it away", notifications.Message{Title: "Hi", Push: &notifications.Push{Badge: &badge, Sound: "none"}},
 			`{"aps":{"alert":{"title":"Hi"},"badge":0}}`},

@@ -131,10 +131,10 @@ func checkImage(image string) error {
 
 // data makes texts of the values, which is all that FCM carries.
 func data(m *notifications.Message) (map[string]string, error) {
-	if len(m.Data) == 0 && m.Link == "" {
+	if len(m.Data) == 0 && m.Link == "" && m.OpenToken == "" {
 		return nil, nil
 	}
-	out := make(map[string]string, len(m.Data)+1)
+	out := make(map[string]string, len(m.Data)+2)
 	for key, value := range m.Data {
 		s, err := dataText(value)
 		if err != nil {
@@ -144,6 +144,9 @@ func data(m *notifications.Message) (map[string]string, error) {
 	}
 	if _, set := out["link"]; !set && m.Link != "" {
 		out["link"] = m.Link
+	}
+	if m.OpenToken != "" {
+		out["openToken"] = m.OpenToken
 	}
 	return out, nil
 }

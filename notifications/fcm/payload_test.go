@@ -63,6 +63,10 @@ func TestPayload(t *testing.T) {
 			"data":{"order":"1","total":"12.5","paid":"true","items":"[\"a\",1]","none":"null","link":"https://example.com/orders/1"},
 			"android":{"collapse_key":"order-1","ttl":"3600s","priority":"normal","restricted_package_name":"com.example.app",
 			"notification":{"sound":"bell","tag":"order-1","notification_count":3}}}`},
+		"with the token of its opening": {with(push("android", notifications.Push{}), func(m *notifications.Message) {
+			m.OpenToken, m.Data = "id.token", map[string]any{"openToken": "no"}
+		}), "", `{"token":"token","notification":{"title":"Ready","body":"Your order is ready."},"data":{"openToken":"id.token"},
+			"android":{"priority":"high","notification":{"sound":"default"}}}`},
 		"android, quiet": {push("android", notifications.Push{Sound: "none"}), "", `{"token":"token","notification":{"title":"Ready","body":"Your order is ready."},
 			"android":{"priority":"high","notification":{}}}`},
 		"android, silent": {with(push("android", notifications.Push{Silent: true, CollapseID: "sync", Sound: "bell", Badge: &three}), func(m *notifications.Message) { m.Data = map[string]any{"sync": "orders"} }), "",

@@ -124,7 +124,8 @@ func topic(collapseID string) string {
 // payload builds the JSON that the page's service worker gets:
 //
 //	{"title": "…", "body": "…", "image": "https://…", "link": "https://…",
-//	 "data": {…}, "badge": 3, "notification": "ID", "tag": "…", "sound": "none", "silent": true}
+//	 "data": {…}, "badge": 3, "notification": "ID", "openToken": "…", "tag": "…", "sound": "none",
+//	 "silent": true}
 //
 // What is empty is left out. The tag is the collapse id: a message with the same
 // one replaces what is shown. The webpush option is laid over the whole: objects
@@ -141,6 +142,7 @@ func payload(m *notifications.Message, push *notifications.Push) ([]byte, error)
 	put("image", m.Image)
 	put("link", m.Link)
 	put("notification", m.NotificationID)
+	put("openToken", m.OpenToken)
 	put("tag", push.CollapseID)
 	put("sound", push.Sound)
 	if len(m.Data) > 0 {

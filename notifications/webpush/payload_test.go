@@ -31,6 +31,8 @@ func TestWhatTheBrowserGets(t *testing.T) {
 			m.Push.Badge, m.Push.Sound = &three, "none"
 		}, `{"title":"hello","body":"Your order is ready.","image":"https://example.com/a.png","link":"https://example.com/?a=1&b=<2>","notification":"notification001",
 			"tag":"order-1","data":{"order":"1001","items":2,"deep":{"a":[1.5,null]}},"badge":3,"sound":"none"}`, "high", "order-1", 2419200},
+		"with the token of its opening": {func(m *notifications.Message) { m.OpenToken = "id.token" },
+			`{"title":"hello","body":"Your order is ready.","notification":"notification001","tag":"order-1","openToken":"id.token"}`, "high", "order-1", 2419200},
 		"no push": {func(m *notifications.Message) { m.Push, m.Title, m.NotificationID = nil, "", "" }, `{"body":"Your order is ready."}`, "high", "", 2419200},
 		"silent": {func(m *notifications.Message) {
 			m.Push.Silent = true
