@@ -88,6 +88,15 @@ type Config struct {
 	// codes included. False means that it counts for that sender's kind only.
 	StopWidens bool
 
+	// AssumeEmailConsent is PROMOTIONAL_EMAIL_CONSENT=assumed: promotional e-mail also
+	// goes to people of whom notification_consents has nothing. False means that it
+	// needs their consent, as promotional SMS always does.
+	AssumeEmailConsent bool
+
+	// SMSOptOut is PROMOTIONAL_SMS_OPT_OUT: the words that a promotional SMS ends with
+	// when its author wrote none; empty means "Reply STOP to opt out".
+	SMSOptOut string
+
 	// NoUnsubscribeFooter is PROMOTIONAL_EMAIL_FOOTER=off: promotional e-mail has its
 	// unsubscribe link in the headers, and in the text only where its author put it.
 	NoUnsubscribeFooter bool
@@ -105,8 +114,8 @@ type Config struct {
 	// and private networks.
 	TrustedProxies []netip.Prefix
 
-	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
-	// consent and quiet hours are not in force yet.
+	// promotionalSMS lets promotional SMS leave in production. Only tests set it: quiet
+	// hours are not in force yet.
 	promotionalSMS bool
 
 	// answerFloor is [answerFloor] outside tests.

@@ -473,7 +473,7 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Until consent and quiet hours are in force, no offer leaves in production.
+// Until quiet hours are in force, no offer leaves in production.
 func TestPromotionalSMSIsOffInProduction(t *testing.T) {
 	t.Parallel()
 	x := &texting{t: t, twilio: providertest.NewTwilio(t, providertest.TwilioOptions{})}
@@ -482,9 +482,10 @@ func TestPromotionalSMSIsOffInProduction(t *testing.T) {
 	x.smsProvider("sms_transactional", codesSender, x.twilio)
 	x.smsProvider("sms_promotional", offersSender, x.twilio)
 	x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
+	agree(x.App, x.ana, "sms")
 	n, delivery := x.text("promotional", "failed")
 	require.Equal(t, "promotional_sms_off", delivery.GetString("reason"))
-	require.Contains(t, delivery.GetString("explanation"), "consent")
+	require.Contains(t, delivery.GetString("explanation"), "quiet hours")
 	until(t, x.App, n, "status", "failed")
 	require.Zero(t, x.twilio.Total())
 	_, code := x.text("transactional", "accepted")

@@ -18,6 +18,7 @@ func ConfigFromEnv() Config {
 		SuperuserEmail: v.SuperuserEmail, SuperuserPassword: v.SuperuserPassword,
 		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
 		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
+		AssumeEmailConsent: v.Promotional.AssumeEmailConsent, SMSOptOut: v.Promotional.SMSOptOut,
 		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel

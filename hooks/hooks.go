@@ -69,6 +69,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindExport()
 	g.bindWebhooks()
 	g.bindUnsubscribe()
+	g.bindConsents()
 	g.bindNotifications()
 	g.bindTriggers()
 	g.bindMails()

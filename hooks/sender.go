@@ -28,6 +28,8 @@ func (g *groundwork) bindSender() {
 				SendOnlyTo:          g.cfg.SendOnlyTo,
 				ShowAccountMails:    g.cfg.Env == EnvLocal,
 				PromotionalSMS:      g.cfg.promotionalSMS,
+				AssumeEmailConsent:  g.cfg.AssumeEmailConsent,
+				SMSOptOut:           g.cfg.SMSOptOut,
 				PublicURL:           g.unsubscribeBase,
 				UnsubscribeMailto:   g.cfg.UnsubscribeEmail,
 				NoUnsubscribeFooter: g.cfg.NoUnsubscribeFooter,

@@ -93,7 +93,7 @@ func (s *Sender) refuseSMS(items []item) (*result, error) {
 		return noProviderResult(m, route), nil
 	case m.Kind == KindPromotional && !s.opts.CaptureAll && !s.opts.PromotionalSMS:
 		return &result{Status: DeliveryFailed, Reason: ReasonPromotionalSMSOff,
-			Explanation: "Promotional SMS is not sent in production yet: this version does not record consent and keep quiet hours, which the law asks for. Transactional SMS goes out."}, nil
+			Explanation: "Promotional SMS is not sent in production yet: this version does not keep quiet hours, which the law asks for. Transactional SMS goes out."}, nil
 	default:
 		return nil, nil
 	}

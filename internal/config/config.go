@@ -77,7 +77,7 @@ var names = func() []string {
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"REDIS_URL", "TRUSTED_PROXIES",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
-		"PROMOTIONAL_EMAIL_FOOTER", "UNSUBSCRIBE_EMAIL",
+		"PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -86,7 +86,7 @@ var names = func() []string {
 }()
 
 // prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "PROMOTIONAL_EMAIL_", "UNSUBSCRIBE_"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "PROMOTIONAL_EMAIL_", "PROMOTIONAL_SMS_", "UNSUBSCRIBE_"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
