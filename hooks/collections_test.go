@@ -662,7 +662,7 @@ func TestAdminEditsOurCollections(t *testing.T) {
 		def := read(id)
 		def["name"] = "renamed_" + id
 		res := write(id, def)
-		if id == notifications.CollectionDeliveries || id == "gw_phone_sign_in" {
+		if id == notifications.CollectionDeliveries || id == notifications.CollectionConsents || id == "gw_phone_sign_in" {
 			require.Equal(t, 400, res.Status)
 			continue
 		}

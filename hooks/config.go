@@ -105,6 +105,10 @@ type Config struct {
 	// to unsubscribe somebody, and whose mail a person reads. Empty means none.
 	UnsubscribeEmail string
 
+	// EmailWebhookSecret is EMAIL_WEBHOOK_SECRET, with which whoever tells about bounces
+	// and complaints signs. Empty closes POST /api/webhooks/email.
+	EmailWebhookSecret string
+
 	// RedisURL is REDIS_URL: the Redis in which several processes count together
 	// what rate_limits limits; empty means that each counts for itself.
 	RedisURL string

@@ -385,6 +385,7 @@ func TestASenderOfTheEnvironmentStaysOnItsChannel(t *testing.T) {
 	}))
 	app.Handler()
 	x := &crossing{texting: &texting{App: app, t: t, twilio: twilio, ana: app.User("ana@example.com", map[string]any{"phone": anasPhone})}}
+	agree(app, x.ana, "sms")
 	until(t, app, x.provider("sms_transactional"), "state", "ok")
 	x.sql("UPDATE notification_providers SET channel = 'sms_promotional' WHERE id = {:id}", dbx.Params{"id": notifications.EnvironmentProviderID(notifications.ProviderSMSTransactional)})
 	delivery := x.ended(x.Record(notifications.CollectionNotifications, x.body(nil)))

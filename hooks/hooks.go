@@ -68,6 +68,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindErase()
 	g.bindExport()
 	g.bindWebhooks()
+	g.bindEmailWebhook()
 	g.bindUnsubscribe()
 	g.bindConsents()
 	g.bindNotifications()

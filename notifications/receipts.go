@@ -280,7 +280,7 @@ func suppressAddress(txApp core.App, channel Channel, address string, kind Kind,
 
 // withdrawalBy are the reasons of a suppression by which a person also takes their
 // consent back, and what the row says that tells so.
-var withdrawalBy = map[string]string{SuppressStop: sourceStop, SuppressUnsubscribe: sourceUnsubscribe}
+var withdrawalBy = map[string]string{SuppressStop: sourceStop, SuppressUnsubscribe: sourceUnsubscribe, SuppressComplaint: sourceComplaint}
 
 // suppressAs is [suppressAddress] for a normal address that is stored in another
 // form, such as the hash of an erased one.

@@ -221,6 +221,7 @@ func routes() map[string][]route {
 		"POST /api/unsubscribe/{token}": {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},
 
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
+		"POST /api/webhooks/email":          {{path: "/api/webhooks/email", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},

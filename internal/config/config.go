@@ -32,6 +32,9 @@ type Values struct {
 	TrustedProxies []netip.Prefix
 	WebPush        WebPush
 	Promotional    Promotional
+
+	// EmailWebhookSecret is EMAIL_WEBHOOK_SECRET; empty: the webhook is closed.
+	EmailWebhookSecret string
 }
 
 // SMTP is one mail server.
@@ -77,7 +80,7 @@ var names = func() []string {
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"REDIS_URL", "TRUSTED_PROXIES",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
-		"PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
+		"EMAIL_WEBHOOK_SECRET", "PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -86,7 +89,7 @@ var names = func() []string {
 }()
 
 // prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "PROMOTIONAL_EMAIL_", "PROMOTIONAL_SMS_", "UNSUBSCRIBE_"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_SMTP_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "PROMOTIONAL_EMAIL_", "PROMOTIONAL_SMS_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -162,7 +165,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.WebPush = r.webPush()
-	v.Promotional = r.promotional()
+	v.Promotional, v.EmailWebhookSecret = r.promotional(), r.emailWebhookSecret()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}

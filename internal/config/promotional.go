@@ -43,3 +43,14 @@ func (r *reader) promotional() Promotional {
 	}
 	return p
 }
+
+// minWebhookSecret is the shortest EMAIL_WEBHOOK_SECRET in bytes.
+const minWebhookSecret = 24
+
+func (r *reader) emailWebhookSecret() string {
+	secret := strings.TrimSpace(r.get("EMAIL_WEBHOOK_SECRET"))
+	if secret != "" && len(secret) < minWebhookSecret {
+		r.problem("EMAIL_WEBHOOK_SECRET has %d characters; it needs at least %d. Make one with: openssl rand -hex 32", len(secret), minWebhookSecret)
+	}
+	return secret
+}

@@ -25,3 +25,13 @@ func TestPromotional(t *testing.T) {
 		require.ErrorContains(t, err, says, env)
 	}
 }
+
+func TestEmailWebhookSecret(t *testing.T) {
+	t.Parallel()
+	v, err := read("EMAIL_WEBHOOK_SECRET=0123456789abcdef01234567")
+	require.NoError(t, err)
+	require.Equal(t, "0123456789abcdef01234567", v.EmailWebhookSecret)
+	_, err = read("EMAIL_WEBHOOK_SECRET=short")
+	require.ErrorContains(t, err, "needs at least 24")
+	require.NotContains(t, err.Error(), "short;")
+}
