@@ -247,6 +247,9 @@ func TestWhoMayDoWhat(t *testing.T) {
 				if created.Status == http.StatusOK {
 					fresh, err := app.FindRecordById(name, created.JSON(t)["id"].(string))
 					require.NoError(t, err)
+					if tc.want[4][4] == "403" {
+						continue // it stays
+					}
 					require.NoError(t, app.Delete(fresh))
 				}
 				if got[4] == "204" && who != "superuser" {

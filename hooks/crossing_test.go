@@ -193,7 +193,17 @@ func TestNoPathLeadsAnOfferToTheSenderOfCodes(t *testing.T) {
 			template := x.Record(notifications.CollectionTemplates, map[string]any{"key": "sale", "category": x.category("promotional"), "title": "Sale", "body": offer})
 			x.Record(notifications.CollectionTriggers, map[string]any{"name": "Sale", "collection": "users", "event": "created", "template": template.Id,
 				"channels": []string{"sms"}, "enabled": true})
-			x.User("bo@example.com", map[string]any{"phone": "+15005550002"})
+			// As a form that asks for both does.
+			require.NoError(t, x.RunInTransaction(func(txApp core.App) error {
+				bo := core.NewRecord(must(txApp.FindCollectionByNameOrId("users")))
+				bo.Load(map[string]any{"email": "bo@example.com", "password": pbtest.Password, "phone": "+15005550002"})
+				if err := txApp.Save(bo); err != nil {
+					return err
+				}
+				consent := core.NewRecord(must(txApp.FindCollectionByNameOrId(notifications.CollectionConsents)))
+				consent.Load(map[string]any{"user": bo.Id, "channel": "sms", "granted": true, "source": "Sign-up form", "wording": "I want offers."})
+				return txApp.Save(consent)
+			}))
 			var n *core.Record
 			require.True(t, waitFor(func() bool {
 				var err error
@@ -462,6 +472,7 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 						require.NoError(t, x.Save(off))
 					}
 					x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
+					agree(x.App, x.ana, "sms")
 					n, delivery := x.text(kind, "failed")
 					require.Equal(t, "no_provider", delivery.GetString("reason"))
 					require.Contains(t, delivery.GetString("explanation"), "No sender for "+kind+" SMS is set up")
