@@ -25,7 +25,7 @@ var ourCollections = []string{
 	notifications.CollectionCategories, notifications.CollectionTemplates, notifications.CollectionTopics,
 	notifications.CollectionSubscriptions, notifications.CollectionPreferences, notifications.CollectionSuppressions,
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
-	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers,
+	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers, notifications.CollectionConsents,
 	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn, ratelimit.Collection, accounts.CollectionErasures,
 }
 

@@ -88,6 +88,15 @@ type Config struct {
 	// codes included. False means that it counts for that sender's kind only.
 	StopWidens bool
 
+	// AssumeEmailConsent is PROMOTIONAL_EMAIL_CONSENT=assumed: promotional e-mail also
+	// goes to people of whom notification_consents has nothing. False means that it
+	// needs their consent, as promotional SMS always does.
+	AssumeEmailConsent bool
+
+	// SMSOptOut is PROMOTIONAL_SMS_OPT_OUT: the words that a promotional SMS ends with
+	// when its author wrote none; empty means "Reply STOP to opt out".
+	SMSOptOut string
+
 	// NoUnsubscribeFooter is PROMOTIONAL_EMAIL_FOOTER=off: promotional e-mail has its
 	// unsubscribe link in the headers, and in the text only where its author put it.
 	NoUnsubscribeFooter bool
@@ -95,6 +104,10 @@ type Config struct {
 	// UnsubscribeEmail is UNSUBSCRIBE_EMAIL: an address to which mail programs may write
 	// to unsubscribe somebody, and whose mail a person reads. Empty means none.
 	UnsubscribeEmail string
+
+	// EmailWebhookSecret is EMAIL_WEBHOOK_SECRET, with which whoever tells about bounces
+	// and complaints signs. Empty closes POST /api/webhooks/email.
+	EmailWebhookSecret string
 
 	// RedisURL is REDIS_URL: the Redis in which several processes count together
 	// what rate_limits limits; empty means that each counts for itself.
@@ -118,7 +131,7 @@ type Config struct {
 	promotionalHours notifications.HoursOfDay
 
 	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
-	// consent is not recorded yet.
+	// nothing else is missing any more.
 	promotionalSMS bool
 
 	// answerFloor is [answerFloor] outside tests.

@@ -193,7 +193,17 @@ func TestNoPathLeadsAnOfferToTheSenderOfCodes(t *testing.T) {
 			template := x.Record(notifications.CollectionTemplates, map[string]any{"key": "sale", "category": x.category("promotional"), "title": "Sale", "body": offer})
 			x.Record(notifications.CollectionTriggers, map[string]any{"name": "Sale", "collection": "users", "event": "created", "template": template.Id,
 				"channels": []string{"sms"}, "enabled": true})
-			x.User("bo@example.com", map[string]any{"phone": "+15005550002"})
+			// As a form that asks for both does.
+			require.NoError(t, x.RunInTransaction(func(txApp core.App) error {
+				bo := core.NewRecord(must(txApp.FindCollectionByNameOrId("users")))
+				bo.Load(map[string]any{"email": "bo@example.com", "password": pbtest.Password, "phone": "+15005550002"})
+				if err := txApp.Save(bo); err != nil {
+					return err
+				}
+				consent := core.NewRecord(must(txApp.FindCollectionByNameOrId(notifications.CollectionConsents)))
+				consent.Load(map[string]any{"user": bo.Id, "channel": "sms", "granted": true, "source": "Sign-up form", "wording": "I want offers."})
+				return txApp.Save(consent)
+			}))
 			var n *core.Record
 			require.True(t, waitFor(func() bool {
 				var err error
@@ -392,6 +402,7 @@ func TestASenderOfTheEnvironmentStaysOnItsChannel(t *testing.T) {
 	}))
 	app.Handler()
 	x := &crossing{texting: &texting{App: app, t: t, twilio: twilio, ana: app.User("ana@example.com", map[string]any{"phone": anasPhone})}}
+	agree(app, x.ana, "sms")
 	until(t, app, x.provider("sms_transactional"), "state", "ok")
 	x.sql("UPDATE notification_providers SET channel = 'sms_promotional' WHERE id = {:id}", dbx.Params{"id": notifications.EnvironmentProviderID(notifications.ProviderSMSTransactional)})
 	delivery := x.ended(x.Record(notifications.CollectionNotifications, x.body(nil)))
@@ -468,6 +479,7 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 						require.NoError(t, x.Save(off))
 					}
 					x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
+					agree(x.App, x.ana, "sms")
 					n, delivery := x.text(kind, "failed")
 					require.Equal(t, "no_provider", delivery.GetString("reason"))
 					require.Contains(t, delivery.GetString("explanation"), "No sender for "+kind+" SMS is set up")
@@ -480,7 +492,7 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Until consent and quiet hours are in force, no offer leaves in production.
+// Until quiet hours are in force, no offer leaves in production.
 func TestPromotionalSMSIsOffInProduction(t *testing.T) {
 	t.Parallel()
 	x := &texting{t: t, twilio: providertest.NewTwilio(t, providertest.TwilioOptions{})}
@@ -489,9 +501,10 @@ func TestPromotionalSMSIsOffInProduction(t *testing.T) {
 	x.smsProvider("sms_transactional", codesSender, x.twilio)
 	x.smsProvider("sms_promotional", offersSender, x.twilio)
 	x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
+	agree(x.App, x.ana, "sms")
 	n, delivery := x.text("promotional", "failed")
 	require.Equal(t, "promotional_sms_off", delivery.GetString("reason"))
-	require.Contains(t, delivery.GetString("explanation"), "consent")
+	require.Contains(t, delivery.GetString("explanation"), "quiet hours")
 	until(t, x.App, n, "status", "failed")
 	require.Zero(t, x.twilio.Total())
 	_, code := x.text("transactional", "accepted")

@@ -434,7 +434,8 @@ func TestEraseLeavesNothing(t *testing.T) {
 	until(t, l.App, n, "skipped", "1")
 	d := deliveryOf(t, l.App, n, again)
 	require.Equal(t, notifications.ReasonSuppressed, d.GetString("reason"))
-	// And a START ends it.
+	// And a START ends it, for who agrees.
+	agree(l.App, again, "sms")
 	l.inbound(providertest.TwilioInbound{From: anasPhone, To: offersSender, Body: "START"})
 	n = send(t, l.App, map[string]any{"channels": []string{"sms"}, "audience": "users", "users": []string{again.Id}, "category": l.category("promotional")})
 	until(t, l.App, n, "sent", "1")

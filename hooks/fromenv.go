@@ -19,6 +19,8 @@ func ConfigFromEnv() Config {
 		DefaultTimezone: v.DefaultTimezone, PromotionalHours: v.PromotionalHours,
 		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
 		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
+		AssumeEmailConsent: v.Promotional.AssumeEmailConsent, SMSOptOut: v.Promotional.SMSOptOut,
+		EmailWebhookSecret:  v.EmailWebhookSecret,
 		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel

@@ -46,6 +46,7 @@ func TestAStopDuringAPassCounts(t *testing.T) {
 	people := map[string]*core.Record{}
 	for i := range 8 {
 		people[phoneNumber(i)] = x.User(mailAddress(i), map[string]any{"phone": phoneNumber(i)})
+		agree(x.App, people[phoneNumber(i)], "sms")
 	}
 	x.twilio.SetAll(providertest.TwilioFault{Hold: true})
 	n := send(t, x.App, map[string]any{"channels": []string{"sms"}, "category": x.category("promotional"), "title": "Sale", "body": offer})
@@ -72,6 +73,7 @@ func TestAStopDuringAPassCounts(t *testing.T) {
 	changed := x.Reload(people[moved])
 	changed.Set("phone", newNumber)
 	require.NoError(t, x.Save(changed))
+	agree(x.App, changed, "sms") // a consent is about one number
 	require.NoError(t, x.Delete(x.Reload(people[gone])))
 	delete(want, people[gone].Id)
 	want[""] = "skipped recipient_gone" // nothing tells any more whose it was
@@ -97,7 +99,7 @@ func TestAStopDuringAPassCounts(t *testing.T) {
 func TestAnOptOutOfMailDuringAPassCounts(t *testing.T) {
 	t.Parallel()
 	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{Behaviour: providertest.Behaviour{All: providertest.Script{DotDelay: time.Hour}}})
-	app := pbtest.NewApp(t, pbtest.WithConfig(production))
+	app := pbtest.NewApp(t, pbtest.WithConfig(production), pbtest.WithConfig(assumeConsent))
 	app.Handler()
 	mailProvider(t, app, smtp.Config("hello@example.com"), "")
 	reachable(t, app, shopURL)

@@ -29,6 +29,8 @@ func (g *groundwork) bindSender() {
 				ShowAccountMails:    g.cfg.Env == EnvLocal,
 				PromotionalSMS:      g.cfg.promotionalSMS,
 				PromotionalHours:    g.cfg.promotionalHours,
+				AssumeEmailConsent:  g.cfg.AssumeEmailConsent,
+				SMSOptOut:           g.cfg.SMSOptOut,
 				PublicURL:           g.unsubscribeBase,
 				UnsubscribeMailto:   g.cfg.UnsubscribeEmail,
 				NoUnsubscribeFooter: g.cfg.NoUnsubscribeFooter,

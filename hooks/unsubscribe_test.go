@@ -38,7 +38,7 @@ func reachable(t *testing.T, app *pbtest.App, address string) {
 func newMailing(t *testing.T, opts ...pbtest.Option) (*pbtest.App, *providertest.SMTP) {
 	t.Helper()
 	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
-	app := pbtest.NewApp(t, append([]pbtest.Option{pbtest.WithConfig(production)}, opts...)...)
+	app := pbtest.NewApp(t, append([]pbtest.Option{pbtest.WithConfig(production), pbtest.WithConfig(assumeConsent)}, opts...)...)
 	app.Handler()
 	mailProvider(t, app, smtp.Config("hello@example.com"), "")
 	reachable(t, app, shopURL)
@@ -164,7 +164,7 @@ type optingOut struct {
 
 func newOptingOut(t *testing.T) *optingOut {
 	t.Helper()
-	x := &optingOut{App: pbtest.NewApp(t), t: t}
+	x := &optingOut{App: pbtest.NewApp(t, pbtest.WithConfig(assumeConsent)), t: t}
 	x.Handler()
 	reachable(t, x.App, shopURL)
 	x.ana = x.User("Ana@Example.com")
@@ -362,7 +362,7 @@ func TestUnsubscribeLinksOutliveWhatTheyCameFrom(t *testing.T) {
 func TestUnsubscribeTokensStayOutOfTheLog(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
-	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = &log }))
+	app := pbtest.NewApp(t, pbtest.WithConfig(assumeConsent), pbtest.WithConfig(func(c *hooks.Config) { c.LogOutput = &log }))
 	app.Handler()
 	app.User("ana@example.com")
 	n := until(t, app, send(t, app, map[string]any{"category": promotional}), "status", "sent")

@@ -45,6 +45,7 @@ func newTexting(t *testing.T, opts ...pbtest.Option) *texting {
 	x.smsProvider("sms_promotional", offersSender, x.twilio)
 	x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
 	x.verify()
+	agree(x.App, x.ana, "sms")
 	return x
 }
 

@@ -26,6 +26,7 @@ var ours = map[string]string{
 	"gw_deliveries":    "notification_deliveries",
 	"gw_inbox":         "notification_inbox",
 	"gw_triggers":      "notification_triggers",
+	"gw_consents":      "notification_consents",
 	"gw_app_versions":  "app_versions",
 	"gw_erasures":      "erasures",
 	"gw_phone_sign_in": "phone_sign_in",

@@ -23,7 +23,7 @@ const erasePage = 500
 const ErasedTarget = "erased:"
 
 // UnlistPerson takes a person out of the recipients of all notifications and
-// deletes their inbox, in the transaction that deletes them: PocketBase would load
+// deletes their inbox and their consents, in the transaction that deletes them: PocketBase would load
 // and save each of those records, one by one. alone are the ids of the
 // notifications that went to nobody else.
 func UnlistPerson(txApp core.App, user string) (alone []string, err error) {
@@ -56,6 +56,13 @@ func UnlistPerson(txApp core.App, user string) (alone []string, err error) {
 	}
 	if _, err := txApp.DB().Delete(inbox, dbx.HashExp{"user": user}).Execute(); err != nil {
 		return nil, fmt.Errorf("delete inbox of person %s: %w", user, err)
+	}
+	consents, err := tableName(txApp, CollectionConsents)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := txApp.DB().Delete(consents, dbx.HashExp{"user": user}).Execute(); err != nil {
+		return nil, fmt.Errorf("delete consents of person %s: %w", user, err)
 	}
 	return alone, nil
 }
@@ -389,7 +396,7 @@ func suppressedForms(app core.App, channel Channel, address string) []string {
 // EraseOrphans deletes what a request that was under way stored for a person after
 // their account was gone.
 func (s *Sender) EraseOrphans(user string) error {
-	for _, id := range []string{CollectionInbox, CollectionDevices, CollectionSubscriptions, CollectionPreferences} {
+	for _, id := range []string{CollectionInbox, CollectionDevices, CollectionSubscriptions, CollectionPreferences, CollectionConsents} {
 		table, err := tableName(s.app, id)
 		if err != nil {
 			return err

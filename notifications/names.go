@@ -15,6 +15,7 @@ const (
 	CollectionPreferences   = "gw_preferences"
 	CollectionSuppressions  = "gw_suppressions"
 	CollectionInbox         = "gw_inbox"
+	CollectionConsents      = "gw_consents"
 )
 
 // Channel is a way to reach a person.
@@ -130,8 +131,9 @@ const (
 	ReasonInterrupted       = "interrupted"         // the process ended while the message was in flight
 	ReasonNoAnswer          = "no_answer"           // the provider took the message and never answered
 	ReasonCapReached        = "cap_reached"         // capPerHour of the trigger was reached
+	ReasonNoConsent         = "no_consent"          // nobody recorded that the person agrees, or they took it back
 	ReasonNoPublicAddress   = "no_public_address"   // promotional e-mail, and no address for its unsubscribe link
-	ReasonPromotionalSMSOff = "promotional_sms_off" // not sent before consent and quiet hours are in force
+	ReasonPromotionalSMSOff = "promotional_sms_off" // not sent before quiet hours are in force
 	ReasonNoAccount         = "no_account"          // no account has the number that a code was asked for
 	ReasonPhoneAmbiguous    = "phone_ambiguous"     // several accounts have it, none of them verified
 	ReasonPhoneUnverified   = "phone_unverified"    // it was never verified, and people can type it themselves

@@ -278,9 +278,18 @@ func suppressAddress(txApp core.App, channel Channel, address string, kind Kind,
 	return suppressAs(txApp, channel, address, address, kind, reason)
 }
 
+// withdrawalBy are the reasons of a suppression by which a person also takes their
+// consent back, and what the row says that tells so.
+var withdrawalBy = map[string]string{SuppressStop: sourceStop, SuppressUnsubscribe: sourceUnsubscribe, SuppressComplaint: sourceComplaint}
+
 // suppressAs is [suppressAddress] for a normal address that is stored in another
 // form, such as the hash of an erased one.
 func suppressAs(txApp core.App, channel Channel, address, stored string, kind Kind, reason string) error {
+	if source := withdrawalBy[reason]; source != "" && kind != KindTransactional {
+		if err := withdrawConsents(txApp, channel, address, source, ""); err != nil {
+			return err
+		}
+	}
 	known, err := txApp.FindAllRecords(CollectionSuppressions, suppressedAddress(txApp, channel, address, kind))
 	if err != nil {
 		return fmt.Errorf("find suppression: %w", err)
@@ -381,6 +390,11 @@ func (s *Sender) TakeOptOut(o OptOut) error {
 		}
 		if _, err := unsuppress(txApp, number, o.Kind); err != nil {
 			return err
+		}
+		if o.Kind == KindPromotional {
+			if err := restoreConsents(txApp, ChannelSMS, number, sourceStop, sourceStart); err != nil {
+				return err
+			}
 		}
 		widened, err := unsuppress(txApp, number, "")
 		if err != nil || widened == 0 || o.Kind == KindPromotional {

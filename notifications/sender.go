@@ -53,6 +53,14 @@ type SenderOptions struct {
 	// the zero value is all day.
 	PromotionalHours HoursOfDay
 
+	// AssumeEmailConsent lets promotional e-mail go to people of whom no consent is
+	// recorded. A withdrawal counts all the same.
+	AssumeEmailConsent bool
+
+	// SMSOptOut are the words that a promotional SMS ends with when its author wrote
+	// none; empty means [DefaultSMSOptOut].
+	SMSOptOut string
+
 	// PublicURL returns the address at which people reach this server, empty when it
 	// has none: without it promotional e-mail fails. Nil means none.
 	PublicURL func() string
@@ -825,8 +833,11 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		if it.msg.OpenToken = token; snapshot.Options.Silent {
 			it.msg.OpenToken = "" // nothing of it can be opened
 		}
-		if needsLink {
+		switch {
+		case needsLink:
 			s.addUnsubscribe(it.msg.Email, link)
+		case channel == ChannelSMS:
+			it.msg.Body = s.SMSText(it.msg.Kind, it.msg.Body)
 		}
 		if !row.read.IsZero() {
 			it.read = row.read
@@ -978,8 +989,8 @@ func (s *Sender) fillDevices(rows []*deliveryRow) error {
 
 type block struct{ reason, sentence string }
 
-// findBlocked returns the rows that must not be sent: suppressed addresses and
-// people who switched the category off.
+// findBlocked returns the rows that must not be sent: suppressed addresses, people who
+// switched the category off, and advertising without consent.
 func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliveryRow, targets map[string]target) (map[string]block, error) {
 	blocked := map[string]block{}
 	if channel == ChannelEmail || channel == ChannelSMS {
@@ -1059,6 +1070,11 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 			if off[row.User] {
 				blocked[row.ID] = block{ReasonOptedOut, "This person switched this category off on this channel."}
 			}
+		}
+	}
+	if snapshot.Kind == KindPromotional && channel != ChannelInbox {
+		if err := s.addWithoutConsent(blocked, channel, rows, targets); err != nil {
+			return nil, err
 		}
 	}
 	return blocked, nil

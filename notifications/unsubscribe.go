@@ -204,7 +204,11 @@ func (s *Sender) Unsubscribe(u Unsubscription, onlyCategory bool) error {
 			return nil // mail went there, but none will that looks for it in the list
 		}
 		stored := address
-		if !there {
+		if there {
+			if err := withdrawConsents(txApp, ChannelEmail, address, sourceUnsubscribe, u.User); err != nil {
+				return err
+			}
+		} else {
 			// Whoever was erased is not written down again.
 			forms := suppressedForms(txApp, ChannelEmail, address)
 			stored = forms[len(forms)-1]
@@ -258,6 +262,9 @@ func (s *Sender) UndoUnsubscribe(u Unsubscription) error {
 			}
 			if err := txApp.DeleteWithContext(AsServer(context.Background()), r); err != nil {
 				return fmt.Errorf("delete suppression: %w", err)
+			}
+			if err := restoreConsents(txApp, ChannelEmail, r.GetString("address"), sourceUnsubscribe, sourceUndo); err != nil {
+				return err
 			}
 		}
 		wish, err := findWish(txApp, u)

@@ -156,6 +156,9 @@ func table() map[string]collection {
 		}
 		return map[string]any{"topic": topic.Id, "user": owner.Id}
 	}, map[string]any{"user": "x"})
+	consents := own
+	consents.create, consents.update, consents.delete = hidden("400", "400", "200", "200"), superusersOnly("403"), superusersOnly("403")
+	add(notifications.CollectionConsents, consents, owners("user", map[string]any{"channel": "email", "granted": true, "source": "Settings", "wording": "News by e-mail", "kind": "promotional"}), map[string]any{"granted": false})
 	inbox := own
 	inbox.create, inbox.delete = superusersOnly("200"), superusersOnly("204")
 	add(notifications.CollectionInbox, inbox, owners("user", map[string]any{"title": "Hello"}), map[string]any{"readAt": "2026-01-01 00:00:00Z"})
@@ -219,6 +222,7 @@ func routes() map[string][]route {
 		"POST /api/unsubscribe/{token}": {{path: "/api/unsubscribe/" + nowhere, expect: everybody("404"), why: "the token in the link is what counts"}},
 
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
+		"POST /api/webhooks/email":          {{path: "/api/webhooks/email", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 
 		"POST /api/notifications/preview":   {{path: "/api/notifications/preview", expect: superusersOnly("400"), why: "an empty body"}},

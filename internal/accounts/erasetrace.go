@@ -32,7 +32,7 @@ type Trace struct {
 	// else has tell whom a log line is about.
 	Values map[string][]string `json:"values"`
 
-	// IPs and UserAgents are those of the sign-ins.
+	// IPs and UserAgents are those of the sign-ins and of the consents.
 	IPs        []string `json:"ips"`
 	UserAgents []string `json:"userAgents"`
 
@@ -96,6 +96,23 @@ func TakeTrace(txApp core.App, account *core.Record, person bool) (*Trace, error
 	}
 	if !person {
 		return t, nil
+	}
+	consents, err := txApp.FindCachedCollectionByNameOrId(notifications.CollectionConsents)
+	if err != nil {
+		return nil, fmt.Errorf("find consents: %w", err)
+	}
+	var given []struct {
+		IP        string `db:"ip"`
+		UserAgent string `db:"userAgent"`
+	}
+	err = txApp.DB().Select("ip", "userAgent").Distinct(true).From(consents.Name).
+		Where(dbx.HashExp{"user": account.Id, "recordedBy": notifications.RecordedByPerson}).All(&given)
+	if err != nil {
+		return nil, fmt.Errorf("read consents of account %s: %w", account.Id, err)
+	}
+	for _, row := range given {
+		t.IPs = appendNew(t.IPs, row.IP)
+		t.UserAgents = appendNew(t.UserAgents, row.UserAgent)
 	}
 	devices, err := txApp.FindCachedCollectionByNameOrId(notifications.CollectionDevices)
 	if err != nil {

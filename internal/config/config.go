@@ -37,6 +37,9 @@ type Values struct {
 	TrustedProxies []netip.Prefix
 	WebPush        WebPush
 	Promotional    Promotional
+
+	// EmailWebhookSecret is EMAIL_WEBHOOK_SECRET; empty: the webhook is closed.
+	EmailWebhookSecret string
 }
 
 // SMTP is one mail server.
@@ -82,7 +85,7 @@ var names = func() []string {
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
-		"PROMOTIONAL_EMAIL_FOOTER", "UNSUBSCRIBE_EMAIL",
+		"EMAIL_WEBHOOK_SECRET", "PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
 	}
 	for _, name := range smtpNames {
 		all = append(all, "SMTP_"+name, "PROMOTIONAL_SMTP_"+name)
@@ -91,7 +94,7 @@ var names = func() []string {
 }()
 
 // prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -168,7 +171,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.WebPush = r.webPush()
 	v.DefaultTimezone, v.PromotionalHours = r.timezone("DEFAULT_TIMEZONE"), r.hours("PROMOTIONAL_HOURS")
-	v.Promotional = r.promotional()
+	v.Promotional, v.EmailWebhookSecret = r.promotional(), r.emailWebhookSecret()
 
 	if len(r.problems) > 0 {
 		return Values{}, &Error{r.problems}
