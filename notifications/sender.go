@@ -146,7 +146,7 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	}
 	// 'pending' stands in the text: only so does SQLite use the index of those.
 	query := app.DB().Select("notification").Distinct(true).From(deliveries).
-		Where(dbx.NewExp("[[status]] = 'pending'")).AndWhere(dbx.HashExp{"channel": string(channel)})
+		Where(dbx.NewExp("[[status]] = 'pending' AND NOT [[test]]")).AndWhere(dbx.HashExp{"channel": string(channel)})
 	if kind := ch.Kind(); kind != "" {
 		query.AndWhere(dbx.HashExp{"kind": string(kind)})
 	}
