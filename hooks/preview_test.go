@@ -265,8 +265,9 @@ func TestATestIsARealMessage(t *testing.T) {
 	require.Len(t, smtp.To("ana@example.com"), 1)
 	require.Len(t, smtp.To("press@example.com"), 1)
 
-	smtp.Script("press@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user"}})
-	status(map[string]any{"address": "press@example.com"}, "failed")
+	bo := app.User("bo@example.com")
+	smtp.Script("bo@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user"}})
+	status(map[string]any{"user": bo.Id}, "failed")
 	n.Set("action", "send")
 	require.NoError(t, app.Save(n))
 	until(t, app, n, "status", "sent")

@@ -190,8 +190,9 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 		Status string `db:"status"`
 		N      int64  `db:"n"`
 	}
+	// Tests are in no batch, and only they: the index knows it, and not the rows.
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} AND NOT [[test]] GROUP BY [[status]] UNION ALL " + sqlPlanned(table) +
+		"}} WHERE [[notification]] = {:id} AND [[batch]] > 0 GROUP BY [[status]] UNION ALL " + sqlPlanned(table) +
 		" UNION ALL SELECT 'fallback' AS [[status]], COUNT(*) AS [[n]] FROM {{groundwork_fallbacks}} WHERE [[notification]] = {:id}").
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {

@@ -180,7 +180,7 @@ func (s *Sender) Release(app core.App, ch ProviderChannel) error {
 	// 'pending' stands in the text: only so does SQLite use the index of those. A batch
 	// that is under way may have found the provider paused, and have no rows yet.
 	var ids []string
-	err = app.DB().NewQuery("SELECT [[notification]] FROM {{" + deliveries + "}} WHERE [[status]] = 'pending' AND [[channel]] = {:channel} AND ({:kind} = '' OR [[kind]] = {:kind})" +
+	err = app.DB().NewQuery("SELECT [[notification]] FROM {{" + deliveries + "}} WHERE [[status]] = 'pending' AND NOT [[test]] AND [[channel]] = {:channel} AND ({:kind} = '' OR [[kind]] = {:kind})" +
 		" UNION SELECT [[notification]] FROM {{groundwork_batches}} WHERE [[channel]] = {:channel}").
 		Bind(dbx.Params{"channel": string(channel), "kind": string(ch.Kind())}).Column(&ids)
 	if err != nil {
