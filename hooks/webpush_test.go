@@ -94,7 +94,7 @@ func TestWebPushFromTheRecordToTheBrowser(t *testing.T) {
 	got := b.service.Messages(browser)
 	require.Len(t, got, 1)
 	require.JSONEq(t, `{"title":"Hi Ana","body":"Your order Ana is ready.","image":"https://example.com/a.png","link":"https://example.com/orders/1",
-		"data":{"order":"1001","items":2},"badge":3,"notification":"`+n["id"].(string)+`","tag":"`+n["id"].(string)+`"}`, string(got[0].Payload))
+		"data":{"order":"1001","items":2},"badge":3,"notification":"`+n["id"].(string)+`","tag":"`+n["id"].(string)+`","openToken":"`+openToken(t, got[0].Payload)+`"}`, string(got[0].Payload))
 	require.Equal(t, "mailto:hello@example.com", got[0].Subject)
 	require.Equal(t, []any{"high", n["id"]}, []any{got[0].Urgency, got[0].Topic})
 	require.InDelta(t, 600, got[0].TTL, 120)
@@ -473,4 +473,13 @@ func TestAStoredBrowserIsLeftAlone(t *testing.T) {
 	require.Equal(t, "failed", n["status"])
 	require.Contains(t, b.deliveries(n["id"].(string))[0]["explanation"], "WEBPUSH_PRIVATE_HOSTS")
 	require.Equal(t, http.StatusNoContent, b.Send(http.MethodDelete, devicesPath+"/"+device.Id, nil, b.Token(ana)).Status)
+}
+
+// openToken is that of a payload.
+func openToken(t *testing.T, payload []byte) string {
+	t.Helper()
+	var p struct{ OpenToken string }
+	require.NoError(t, json.Unmarshal(payload, &p))
+	require.NotEmpty(t, p.OpenToken)
+	return p.OpenToken
 }

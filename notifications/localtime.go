@@ -60,7 +60,7 @@ const (
 // clockOf is what a clock in zone shows at t, written as a time in UTC.
 func clockOf(t time.Time, zone *time.Location) time.Time {
 	t = t.In(zone)
-	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), 0, time.UTC)
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
 // atClock is the first instant at which a clock in zone shows clock, a date and time
@@ -136,7 +136,7 @@ func (p Plan) localInstant(zone *time.Location) (at time.Time, missed bool) {
 		return at, !p.Now.Before(atClock(endOfDay(p.Clock), zone))
 	}
 	today := clockOf(p.Now, zone)
-	clock := time.Date(today.Year(), today.Month(), today.Day(), p.Clock.Hour(), p.Clock.Minute(), p.Clock.Second(), 0, time.UTC)
+	clock := time.Date(today.Year(), today.Month(), today.Day(), p.Clock.Hour(), p.Clock.Minute(), p.Clock.Second(), p.Clock.Nanosecond(), time.UTC)
 	if at = atClock(clock, zone); at.Add(localGrace).Before(p.Now) {
 		at = atClock(clock.AddDate(0, 0, 1), zone)
 	}

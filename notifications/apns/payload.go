@@ -119,6 +119,13 @@ func newRequest(m *notifications.Message, bundleID string) (*request, error) {
 	if r.pushType == string(apns2.PushTypeVOIP) {
 		most = maxVoIPPayload
 	}
+	if len(r.body) > most && m.OpenToken != "" {
+		plain := *m // what it says matters more than who opens it
+		plain.OpenToken = ""
+		if r.body, err = payload(&plain, push); err != nil {
+			return nil, err
+		}
+	}
 	if len(r.body) > most {
 		return nil, fmt.Errorf("it has %d bytes, and Apple takes %d: shorten the text or the data", len(r.body), most)
 	}

@@ -165,3 +165,16 @@ func FuzzPayload(f *testing.F) {
 		}
 	})
 }
+
+// The token of its opening is left out where there is no room for it.
+func TestNoRoomForTheToken(t *testing.T) {
+	t.Parallel()
+	m := &notifications.Message{Title: "Hi", Body: strings.Repeat("x", 4000), OpenToken: strings.Repeat("t", 47), Target: notifications.Target{Address: token(1)}}
+	r, err := apns.Request(m, bundle)
+	require.NoError(t, err)
+	require.NotContains(t, string(r.Payload), "openToken")
+	m.Body = "there"
+	r, err = apns.Request(m, bundle)
+	require.NoError(t, err)
+	require.Contains(t, string(r.Payload), `"openToken":"ttt`)
+}

@@ -113,7 +113,13 @@ func payload(m *notifications.Message, packageName string, now time.Time) (*mess
 			return nil, err
 		}
 	}
-	if n := size(out); n > maxBytes {
+	n := size(out)
+	if n > maxBytes && m.OpenToken != "" {
+		plain := *m // what it says matters more than who opens it
+		plain.OpenToken = ""
+		return payload(&plain, packageName, now)
+	}
+	if n > maxBytes {
 		return nil, mistaken("The message is %d bytes long, and Google takes %d: shorten its text or its data.", n, maxBytes)
 	}
 	return out, nil

@@ -339,3 +339,17 @@ func TestEveryFieldOfTheAPI(t *testing.T) {
 	}
 	walk(nil, reflect.TypeFor[fcmapi.Message]())
 }
+
+// The token of its opening is left out where there is no room for it.
+func TestNoRoomForTheToken(t *testing.T) {
+	t.Parallel()
+	m := push("android", notifications.Push{})
+	m.Body, m.OpenToken = strings.Repeat("x", 4050), strings.Repeat("t", 47)
+	out, err := fcm.Payload(m, "", now)
+	require.NoError(t, err)
+	require.Empty(t, out.Data)
+	m.Body = "there"
+	out, err = fcm.Payload(m, "", now)
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"openToken": m.OpenToken}, out.Data)
+}

@@ -97,6 +97,13 @@ func newRequest(m *notifications.Message, privateHosts []string, now time.Time) 
 	if r.body, err = payload(m, push); err != nil {
 		return nil, err
 	}
+	if len(r.body) > maxPayload && m.OpenToken != "" {
+		plain := *m // what it says matters more than who opens it
+		plain.OpenToken = ""
+		if r.body, err = payload(&plain, push); err != nil {
+			return nil, err
+		}
+	}
 	if len(r.body) > maxPayload {
 		return nil, fmt.Errorf("it has %d bytes, and browsers get %d (4,096 with their encryption): shorten the text or the data", len(r.body), maxPayload)
 	}

@@ -124,6 +124,10 @@ func TestLengths(t *testing.T) {
 	}
 	require.Equal(t, map[int]bool{1024: true, 2048: true, 3052: true, 4096: true}, seen)
 
+	// The token of its opening is left out where there is no room for it.
+	m.OpenToken = "id.token"
+	require.Equal(t, notifications.Accepted, x.Send(t.Context(), m).Kind)
+	require.NotContains(t, string(x.service.Messages(b)[len(x.service.Messages(b))-1].Payload), "openToken")
 	m.Body = strings.Repeat("x", webpush.MaxPayload-empty+1)
 	o := x.Send(t.Context(), m)
 	require.Equal(t, notifications.PayloadBad, o.Kind)
