@@ -44,6 +44,8 @@ func TestExport(t *testing.T) {
 	app.Record("orders", map[string]any{"buyer": bo.Id, "note": "of Bo alone"})
 	app.Record(notifications.CollectionInbox, map[string]any{"user": ana.Id, "title": "Hello Ana"})
 	app.Record(notifications.CollectionSuppressions, map[string]any{"channel": "sms", "address": "+447700900123", "reason": "stop"})
+	agree(app, ana, "sms")
+	agree(app, bo, "email")
 	send(t, app, map[string]any{"channels": []string{"email"}, "audience": "users", "users": []string{ana.Id}, "title": "For Ana"})
 	triggered(t, app)
 
@@ -57,7 +59,7 @@ func TestExport(t *testing.T) {
 	require.Equal(t, "+447700900123", own.Account["phone"])
 	require.Len(t, section(own, "orders").Records, 1)
 	require.Equal(t, 1, section(own, "orders").Withheld, "what Bo wrote is not shown by the view rule")
-	for _, name := range []string{"sessions", "deliveries", "notification_inbox", "suppressions", "notifications"} {
+	for _, name := range []string{"sessions", "deliveries", "notification_inbox", "notification_consents", "suppressions", "notifications"} {
 		require.Len(t, section(own, name).Records, 1, name)
 	}
 	require.Len(t, own.Files, 1)
