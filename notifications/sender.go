@@ -65,6 +65,10 @@ type SenderOptions struct {
 	// author did not put it there. The headers have it in any case.
 	NoUnsubscribeFooter bool
 
+	// SentToEveryone is called after a message to everyone's inbox was stored; nil
+	// does nothing.
+	SentToEveryone func()
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -643,6 +647,9 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 		// is the same for everybody.
 		return passResult{stopped: err.Error()}, nil
 	}
+	if rows[0].forEveryone() {
+		return passResult{}, s.deliverToEveryone(n, snapshot, rows[0])
+	}
 	items, stored, err := s.prepare(n, snapshot, compiled, rows)
 	if err != nil {
 		return passResult{}, err
@@ -686,6 +693,11 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		return nil, nil, err
 	}
 	holds, err := s.findHolds(channel, snapshot, slices.Collect(maps.Keys(people)))
+	if err != nil {
+		return nil, nil, err
+	}
+
+	badges, err := s.badges(channel, n, snapshot, rows)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -773,7 +785,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
+		it := item{row: row, msg: newMessage(n, snapshot, badges.over(push, user.ID), row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: held, expires: expires}
 		if needsLink {
 			s.addUnsubscribe(it.msg.Email, link)
 		}
@@ -978,7 +990,7 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		}
 	}
 	// What advertises can always be switched off.
-	if snapshot.CanOptOut || snapshot.Kind == KindPromotional {
+	if snapshot.optional() {
 		table, err := tableName(s.app, CollectionPreferences)
 		if err != nil {
 			return nil, err
@@ -1334,16 +1346,7 @@ func (s *Sender) deliverInbox(ctx context.Context, items []item) error {
 				if changed, err := res.RowsAffected(); err != nil || changed == 0 {
 					continue // cancelled meanwhile
 				}
-				record := core.NewRecord(inbox)
-				record.Set("user", it.msg.Target.UserID)
-				record.Set("notification", it.msg.NotificationID)
-				record.Set("title", it.msg.Title)
-				record.Set("body", it.msg.Body)
-				record.Set("image", it.msg.Image)
-				record.Set("link", it.msg.Link)
-				if len(it.msg.Data) > 0 {
-					record.Set("data", it.msg.Data)
-				}
+				record := newInboxRecord(inbox, it.msg.Target.UserID, it.msg.NotificationID, it.msg.Title, it.msg.Body, it.msg.Image, it.msg.Link, it.msg.Data)
 				if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), record); err != nil {
 					return fmt.Errorf("save inbox message for delivery %s: %w", it.row.ID, err)
 				}

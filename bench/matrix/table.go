@@ -220,6 +220,9 @@ func routes() map[string][]route {
 		"POST /api/webhooks/twilio/status":  {{path: "/api/webhooks/twilio/status", expect: everybody("403"), why: form}},
 		"POST /api/webhooks/twilio/inbound": {{path: "/api/webhooks/twilio/inbound", expect: everybody("403"), why: form}},
 
+		"GET /api/notifications/unread":    {{path: "/api/notifications/unread", expect: answers{"401", "200", "200", "403", "401"}, why: "always one's own inbox"}},
+		"POST /api/notifications/read-all": {{path: "/api/notifications/read-all", expect: answers{"401", "200", "200", "403", "401"}, why: "always one's own inbox"}},
+
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},
 		"POST /api/notifications/deliveries/{id}/resend": {{path: "/api/notifications/deliveries/" + nowhere + "/resend", expect: superusersOnly("404")}},
 
