@@ -212,7 +212,9 @@ func (in *inbox) fillConnected() {
 func (in *inbox) start() {
 	in.end()
 	stop, done := make(chan struct{}), make(chan struct{})
+	in.mu.Lock()
 	in.stop, in.done = stop, done
+	in.mu.Unlock()
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(inboxLook)
@@ -233,9 +235,12 @@ func (in *inbox) start() {
 }
 
 func (in *inbox) end() {
-	if in.stop != nil {
-		close(in.stop)
-		<-in.done
-		in.stop, in.done = nil, nil
+	in.mu.Lock()
+	stop, done := in.stop, in.done
+	in.stop, in.done = nil, nil
+	in.mu.Unlock()
+	if stop != nil {
+		close(stop)
+		<-done
 	}
 }

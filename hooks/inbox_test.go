@@ -212,6 +212,31 @@ func TestMessageToEveryoneReachesThoseConnected(t *testing.T) {
 	require.Equal(t, 2, unreadOf(t, app, app.Token(bo)))
 }
 
+// Either of two processes may have sent it.
+func TestMessageToEveryoneReachesThoseConnectedToAnother(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	app.OnRealtimeConnectRequest().BindFunc(func(e *core.RealtimeConnectRequestEvent) error {
+		e.Client.Set(apis.RealtimeClientIPKey, "192.0.2.1") // that of Send
+		return e.Next()
+	})
+	one := connect(t, app.URL())
+	requireStatus(t, http.StatusNoContent, app.Send(http.MethodPost, "/api/realtime", map[string]any{"clientId": one.id, "subscriptions": []string{"notification_inbox/*"}}, app.Token(ana)))
+	secondApp(t, app)
+	for range 6 {
+		toEveryone(t, app, map[string]any{"title": "Now"})
+		require.Equal(t, "notification_inbox/*", one.nextEvent(t))
+	}
+	require.Equal(t, 6, rows(t, app, "notification_inbox"))
+
+	// Its process was killed before it could tell.
+	n := must(app.FindFirstRecordByData(notifications.CollectionInbox, "user", ana.Id)).GetString("notification")
+	_, err := app.NonconcurrentDB().NewQuery("UPDATE groundwork_inbox_everyone SET seq = 100 WHERE notification = {:n}").Bind(dbx.Params{"n": n}).Execute()
+	require.NoError(t, err)
+	require.Equal(t, "notification_inbox/*", one.nextEvent(t))
+}
+
 func TestMessageToTenThousandIsFewRows(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)

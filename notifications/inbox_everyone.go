@@ -124,6 +124,16 @@ func (s *Sender) deliverToEveryone(n *Notification, snapshot Snapshot, row *deli
 	sent := false
 	err = s.app.RunInTransaction(func(txApp core.App) error {
 		sent = false
+		// First, so that nobody signs up from here on.
+		res, err := txApp.DB().NewQuery("UPDATE {{" + deliveries + "}} SET [[status]] = 'delivered', [[provider]] = 'inbox', [[attempts]] = [[attempts]] + 1," +
+			" [[acceptedAt]] = {:now}, [[deliveredAt]] = {:now}, [[updated]] = {:now} WHERE [[id]] = {:id} AND [[status]] = 'pending'").
+			Bind(dbx.Params{"id": row.ID, "now": dbTime(s.now())}).Execute()
+		if err != nil {
+			return fmt.Errorf("store delivery %s: %w", row.ID, err)
+		}
+		if changed, err := res.RowsAffected(); err != nil || changed == 0 {
+			return err // cancelled meanwhile
+		}
 		var people int64
 		if err := txApp.DB().Select("COUNT(*)").From(shared.users).Row(&people); err != nil {
 			return fmt.Errorf("count people: %w", err)
@@ -133,14 +143,8 @@ func (s *Sender) deliverToEveryone(n *Notification, snapshot Snapshot, row *deli
 		if skipped > 0 {
 			says += fmt.Sprintf(" %d more switched this category off.", skipped)
 		}
-		res, err := txApp.DB().NewQuery("UPDATE {{" + deliveries + "}} SET [[status]] = 'delivered', [[provider]] = 'inbox', [[attempts]] = [[attempts]] + 1, [[explanation]] = {:says}," +
-			" [[acceptedAt]] = {:now}, [[deliveredAt]] = {:now}, [[updated]] = {:now} WHERE [[id]] = {:id} AND [[status]] = 'pending'").
-			Bind(dbx.Params{"id": row.ID, "now": dbTime(s.now()), "says": says}).Execute()
-		if err != nil {
+		if _, err := txApp.DB().Update(deliveries, dbx.Params{"explanation": says}, dbx.HashExp{"id": row.ID}).Execute(); err != nil {
 			return fmt.Errorf("store delivery %s: %w", row.ID, err)
-		}
-		if changed, err := res.RowsAffected(); err != nil || changed == 0 {
-			return err // cancelled meanwhile
 		}
 		_, err = txApp.DB().NewQuery("UPDATE {{groundwork_inbox_everyone}} SET [[seq]] = (SELECT COALESCE(MAX([[seq]]), 0) + 1 FROM {{groundwork_inbox_everyone}}), [[sentAt]] = {:now}," +
 			" [[category]] = {:category}, [[optional]] = {:optional}, [[people]] = {:people}, [[skipped]] = {:skipped} WHERE [[notification]] = {:id} AND [[seq]] IS NULL").
