@@ -28,6 +28,7 @@ type groundwork struct {
 	jobs      *jobs.Client // nil unless the app serves
 	providers *notifications.Providers
 	limits    *limits
+	inbox     *inbox
 	sender    *notifications.Sender // nil before the bootstrap
 	sending   bool                  // the sender was started
 	subject   atomic.Value          // a string: Web Push's, as it was set last
@@ -68,6 +69,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindLogs()
 	g.bindProviders()
 	g.bindWebPush()
+	g.bindInbox()
 	g.bindSender()
 	g.bindErase()
 	g.bindExport()

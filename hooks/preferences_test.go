@@ -1,8 +1,10 @@
 package hooks_test
 
 import (
+	"maps"
 	"testing"
 
+	"github.com/pocketbase/dbx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/internal/pbtest"
@@ -50,8 +52,22 @@ func TestWishesForAllCategoriesAndChannels(t *testing.T) {
 			want[user.Id] = "skipped opted_out"
 		}
 	}
-	n := send(t, app, map[string]any{"channels": []string{"inbox"}, "category": category.Id, "title": "Sale", "body": "Half the price."})
+	message := map[string]any{"channels": []string{"inbox"}, "category": category.Id, "title": "Sale", "body": "Half the price."}
+	each := maps.Clone(message)
+	each["audience"], each["filter"] = "filter", "id != ''"
+	n := send(t, app, each)
 	require.True(t, waitFor(func() bool { n = app.Reload(n); return n.GetString("finishedAt") != "" }), "it ends")
 	got, _ := ends(t, app, n)
 	require.Equal(t, want, got)
+
+	// One message for all is for the same people.
+	n = until(t, app, send(t, app, message), "status", "sent")
+	require.Equal(t, []int{12, 7, 5}, []int{n.GetInt("total"), n.GetInt("sent"), n.GetInt("skipped")})
+	for user, status := range want {
+		messages := map[bool]int{true: 2, false: 0}[status == "delivered "]
+		require.Equal(t, messages, must(notifications.CountUnread(app, user)))
+		require.NoError(t, notifications.FillInboxes(app, user))
+		require.EqualValues(t, messages, must(app.CountRecords(notifications.CollectionInbox, dbx.HashExp{"user": user})))
+		require.Equal(t, messages, must(notifications.CountUnread(app, user)))
+	}
 }

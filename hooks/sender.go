@@ -34,6 +34,7 @@ func (g *groundwork) bindSender() {
 				PublicURL:           g.unsubscribeBase,
 				UnsubscribeMailto:   g.cfg.UnsubscribeEmail,
 				NoUnsubscribeFooter: g.cfg.NoUnsubscribeFooter,
+				SentToEveryone:      g.inbox.sent,
 				Retry:               g.cfg.Retry,
 				Log:                 g.log,
 				Now:                 g.cfg.now,

@@ -145,6 +145,9 @@ func TestEverybodyReadsTheirLanguage(t *testing.T) {
 	n := send(t, app, map[string]any{"title": "", "body": "", "template": template.Id, "channels": []string{"email", "inbox", "push"}})
 	until(t, app, n, "status", "sent")
 
+	for _, p := range people {
+		require.NoError(t, notifications.FillInboxes(app, p.Id))
+	}
 	for name, want := range map[string]struct{ title, body string }{
 		"Ana": {"Allô Ana", "Corps"}, "Bo": {"Bonjour Bo", "Corps"}, "Cy": {"Bonjour Cy", "Corps"}, "Di": {"Hello Di", "Default"}, "Ed": {"Hello Ed", "Default"},
 	} {
@@ -173,6 +176,7 @@ func TestEverybodyReadsTheirLanguage(t *testing.T) {
 	n = send(t, app, map[string]any{"title": "Sale", "body": "", "template": app.Record(notifications.CollectionTemplates, map[string]any{"key": "sale", "title": "x", "body": "y",
 		"translations": map[string]any{"fr": map[string]any{"title": "z", "body": "Soldes"}}}).Id, "channels": []string{"inbox"}})
 	until(t, app, n, "status", "sent")
+	require.NoError(t, notifications.FillInboxes(app, people["Bo"].Id))
 	inbox, err := app.FindFirstRecordByFilter(notifications.CollectionInbox, "user = {:u} && notification = {:n}", dbx.Params{"u": people["Bo"].Id, "n": n.Id})
 	require.NoError(t, err)
 	require.Equal(t, "Sale / Soldes", inbox.GetString("title")+" / "+inbox.GetString("body"))

@@ -89,6 +89,9 @@ func ResendDelivery(app core.App, deliveryID string, now time.Time) (string, err
 		if old.GetString("user") == "" {
 			return &RefusedError{"The person whom this message went to was erased, so it cannot be sent again."}
 		}
+		if old.GetString("user") == Everyone {
+			return &RefusedError{"This message is in the inbox of everybody who was here when it was sent: duplicate the notification and send the copy."}
+		}
 		n, err := findEnded(txApp, old.GetString("notification"))
 		if err != nil {
 			return err

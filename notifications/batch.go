@@ -61,6 +61,11 @@ func insertPlanned(txApp core.App, batches []plannedBatch) error {
 		if err != nil {
 			return fmt.Errorf("store batch %d of notification %s: %w", b.Batch, b.Notification, err)
 		}
+		if b.forEveryone() {
+			if err := insertShared(txApp, b); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

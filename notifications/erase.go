@@ -64,6 +64,9 @@ func UnlistPerson(txApp core.App, user string) (alone []string, err error) {
 	if _, err := txApp.DB().Delete(consents, dbx.HashExp{"user": user}).Execute(); err != nil {
 		return nil, fmt.Errorf("delete consents of person %s: %w", user, err)
 	}
+	if _, err := txApp.DB().Delete("groundwork_inbox_marks", dbx.HashExp{"user": user}).Execute(); err != nil {
+		return nil, fmt.Errorf("delete mark of the inbox of person %s: %w", user, err)
+	}
 	return alone, nil
 }
 

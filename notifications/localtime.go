@@ -179,7 +179,7 @@ func (s *Sender) planLocalBatches(n *Notification, userIDs []string, plan Plan) 
 	var batches []plannedBatch
 	for _, g := range groups {
 		for users := range slices.Chunk(g.users, pageSize) {
-			for _, b := range planBatches(n, users, plan.Batch+len(batches)) {
+			for _, b := range planBatches(n, users, Plan{Batch: plan.Batch + len(batches)}) {
 				b.Missed = g.missed
 				if g.at.After(plan.Now) {
 					b.RunAt = dbTime(g.at)

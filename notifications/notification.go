@@ -151,6 +151,7 @@ type Plan struct {
 	Queue   string    `json:"queue,omitempty"`   // the queue of its batches
 	Clock   time.Time `json:"clock,omitzero"`    // with localTime: what people's clocks show when it goes out, written in UTC
 	AnyDay  bool      `json:"anyDay,omitempty"`  // Clock is a time of day only: the next one counts
+	Shared  bool      `json:"shared,omitempty"`  // its inbox message is one for all
 	Done    bool      `json:"done,omitempty"`    // everybody has their deliveries
 	Expired bool      `json:"expired,omitempty"` // expiresAt passed before everything was out
 	Held    bool      `json:"held,omitempty"`    // paused because a provider is; goes on when it does
@@ -192,7 +193,7 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 	}
 	// Tests are in no batch, and only they: the index knows it, and not the rows.
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} AND [[batch]] > 0 GROUP BY [[status]] UNION ALL " + sqlPlanned(table) +
+		"}} WHERE [[notification]] = {:id} AND [[batch]] > 0 GROUP BY [[status]] UNION ALL " + sqlPlanned(table) + " UNION ALL " + sqlShared(table) +
 		" UNION ALL SELECT 'fallback' AS [[status]], COUNT(*) AS [[n]] FROM {{groundwork_fallbacks}} WHERE [[notification]] = {:id}").
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {

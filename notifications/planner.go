@@ -142,6 +142,7 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	if plan.Done {
 		return false, nil
 	}
+	var people int64
 	if plan.Now.IsZero() {
 		plan.Now = now.UTC()
 		if n.LocalTime() {
@@ -159,10 +160,10 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 		}
 		audience := n.Audience()
 		audience.Now = plan.Now
-		people, err := audience.Count(s.app)
-		if err != nil {
+		if people, err = audience.Count(s.app); err != nil {
 			return false, s.failNotification(id, err)
 		}
+		plan.Shared = n.sharesInbox(snapshot) && people > 0
 		plan.Queue = jobs.QueueDefault
 		if people > bulkFrom {
 			plan.Queue = jobs.QueueBulk
@@ -173,6 +174,11 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 		return false, s.savePlan(n, plan, nil)
 	}
 
+	if plan.Shared && len(n.Channels()) == 1 {
+		next := plan
+		next.People, next.Batch, next.Done = people, 1, true
+		return s.planned(n, next, planShared(n, plan, people, nil))
+	}
 	audience := n.Audience()
 	audience.Now = plan.Now
 	// Read outside the transaction: a filter may scan the whole collection.
@@ -184,7 +190,7 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	if err != nil {
 		return false, s.failNotification(id, err)
 	}
-	batches := planBatches(n, ids, plan.Batch)
+	batches := planShared(n, plan, people, planBatches(n, ids, plan))
 	if n.LocalTime() {
 		if batches, err = s.planLocalBatches(n, ids, plan); err != nil {
 			return false, err
@@ -198,6 +204,11 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 	}
 	next.Pages = min(plan.Pages+1, 16)
 	next.Done = len(ids) < size
+	return s.planned(n, next, batches)
+}
+
+// planned stores a page and says whether there are more.
+func (s *Sender) planned(n *Notification, next Plan, batches []plannedBatch) (more bool, err error) {
 	if err := s.savePlan(n, next, batches); err != nil {
 		if errors.Is(err, errPlanMoved) {
 			return true, nil
@@ -296,15 +307,19 @@ func (d *deviceRow) route() Route {
 }
 
 // planBatches makes the batches of one page of people, one for each channel, so
-// that a paused mail server does not hold the inbox back.
-func planBatches(n *Notification, userIDs []string, lastBatch int) []plannedBatch {
+// that a paused mail server does not hold the inbox back. What is one for all is not
+// among them.
+func planBatches(n *Notification, userIDs []string, plan Plan) []plannedBatch {
 	if len(userIDs) == 0 {
 		return nil
 	}
 	users := mustJSON(userIDs)
 	var batches []plannedBatch
 	for _, channel := range n.Channels() {
-		batches = append(batches, plannedBatch{Notification: n.Id, Batch: lastBatch + len(batches) + 1, Channel: channel, Users: users, Planned: int64(len(userIDs))})
+		if channel == ChannelInbox && plan.Shared {
+			continue
+		}
+		batches = append(batches, plannedBatch{Notification: n.Id, Batch: plan.Batch + len(batches) + 1, Channel: channel, Users: users, Planned: int64(len(userIDs))})
 	}
 	return batches
 }

@@ -76,6 +76,10 @@ type SenderOptions struct {
 	// OpenToken makes the token of a delivery; nil sends none. See [OpenToken].
 	OpenToken func(deliveryID string) string
 
+	// SentToEveryone is called after a message to everyone's inbox was stored; nil
+	// does nothing.
+	SentToEveryone func()
+
 	Retry RetryPolicy
 	Log   *slog.Logger
 	Now   func() time.Time // nil means time.Now
@@ -671,6 +675,9 @@ func (s *Sender) sendRows(ctx context.Context, n *Notification, rows []*delivery
 		// is the same for everybody.
 		return passResult{stopped: err.Error()}, nil
 	}
+	if rows[0].forEveryone() {
+		return passResult{}, s.deliverToEveryone(n, snapshot, rows[0])
+	}
 	var places claim
 	defer places.release() // what was handed over is stored by then
 	items, stored, err := s.prepare(n, snapshot, compiled, rows, &places)
@@ -721,6 +728,11 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 		return nil, nil, err
 	}
 	openers, err := s.findOpeners(rows)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	badges, err := s.badges(channel, n, snapshot, rows)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -829,7 +841,7 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
 			continue
 		}
-		it := item{row: row, msg: newMessage(n, snapshot, push, row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: holds[row.User], expires: expires}
+		it := item{row: row, msg: newMessage(n, snapshot, badges.over(push, user.ID), row, user, to, rendered), route: to.route, email: user.Email, snapshot: &snapshot, read: read, hold: holds[row.User], expires: expires}
 		if it.msg.OpenToken = token; snapshot.Options.Silent {
 			it.msg.OpenToken = "" // nothing of it can be opened
 		}
@@ -1040,7 +1052,7 @@ func (s *Sender) findBlocked(channel Channel, snapshot Snapshot, rows []*deliver
 		}
 	}
 	// What advertises can always be switched off.
-	if snapshot.CanOptOut || snapshot.Kind == KindPromotional {
+	if snapshot.optional() {
 		table, err := tableName(s.app, CollectionPreferences)
 		if err != nil {
 			return nil, err
@@ -1401,16 +1413,7 @@ func (s *Sender) deliverInbox(ctx context.Context, items []item) error {
 				if changed, err := res.RowsAffected(); err != nil || changed == 0 {
 					continue // cancelled meanwhile
 				}
-				record := core.NewRecord(inbox)
-				record.Set("user", it.msg.Target.UserID)
-				record.Set("notification", it.msg.NotificationID)
-				record.Set("title", it.msg.Title)
-				record.Set("body", it.msg.Body)
-				record.Set("image", it.msg.Image)
-				record.Set("link", it.msg.Link)
-				if len(it.msg.Data) > 0 {
-					record.Set("data", it.msg.Data)
-				}
+				record := newInboxRecord(inbox, it.msg.Target.UserID, it.msg.NotificationID, it.msg.Title, it.msg.Body, it.msg.Image, it.msg.Link, it.msg.Data)
 				if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), record); err != nil {
 					return fmt.Errorf("save inbox message for delivery %s: %w", it.row.ID, err)
 				}

@@ -231,6 +231,9 @@ func routes() map[string][]route {
 			{path: "/api/notifications/opened", body: map[string]any{"token": nowhere + ".AAAAAAAAAAAAAAAAAAAAAA"}, expect: hidden("404", "404", "404", "404"), why: "the token of a message speaks for its recipient, and this one is forged"},
 			{path: "/api/notifications/opened", body: map[string]any{"delivery": nowhere}, expect: answers{"401", "404", "404", "403", "401"}, why: "a recipient says so without a token"},
 		},
+		"GET /api/notifications/unread":    {{path: "/api/notifications/unread", expect: answers{"401", "200", "200", "403", "401"}, why: "always one's own inbox"}},
+		"POST /api/notifications/read-all": {{path: "/api/notifications/read-all", expect: answers{"401", "200", "200", "403", "401"}, why: "always one's own inbox"}},
+
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},
 		"POST /api/notifications/deliveries/{id}/resend": {{path: "/api/notifications/deliveries/" + nowhere + "/resend", expect: superusersOnly("404")}},
 

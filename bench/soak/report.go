@@ -164,20 +164,15 @@ func (r *report) count(db *dbx.DB) error {
 	if !r.inbox {
 		return nil
 	}
-	var inbox []struct {
-		User string `db:"user"`
-		N    int    `db:"n"`
-	}
-	if err := db.NewQuery("SELECT user, COUNT(*) AS n FROM notification_inbox GROUP BY user").All(&inbox); err != nil {
+	// It is one message for all; nobody has looked yet.
+	var shared []int
+	if err := db.NewQuery("SELECT people FROM groundwork_inbox_everyone WHERE seq > 0").Column(&shared); err != nil {
 		return fmt.Errorf("read inbox: %w", err)
 	}
-	for _, row := range inbox {
-		r.inboxMessages += row.N
-		if row.N > 1 {
-			r.inboxTwice++
-		}
+	for _, people := range shared {
+		r.inboxMessages += people
 	}
-	r.inboxMissing = r.people - len(inbox)
+	r.inboxTwice, r.inboxMissing = max(r.inboxMessages-r.people, 0), max(r.people-r.inboxMessages, 0)
 	return nil
 }
 

@@ -77,6 +77,9 @@ func NewExport(app core.App, account *core.Record, may func(*core.Record) (bool,
 	own.Unhide(ownExport...)
 	x.Account = own.PublicExport()
 	x.addFiles(account)
+	if err := fillInbox(app, account); err != nil {
+		return nil, err
+	}
 
 	for _, section := range []struct {
 		collection, name, about string
@@ -105,6 +108,18 @@ func NewExport(app core.App, account *core.Record, may func(*core.Record) (bool,
 		return nil, err
 	}
 	return x, x.addLog(app, account)
+}
+
+// fillInbox puts into the inbox what was sent to everyone.
+func fillInbox(app core.App, account *core.Record) error {
+	users, err := notifications.UsersCollection(app)
+	if err != nil || users.Id != account.Collection().Id {
+		return nil // somebody who has none
+	}
+	if err := notifications.FillInboxes(app, account.Id); err != nil {
+		return fmt.Errorf("export inbox: %w", err)
+	}
+	return nil
 }
 
 func accountRefs(account *core.Record) dbx.Expression {
