@@ -191,9 +191,10 @@ func FindCounts(app core.App, notificationID string) (Counts, error) {
 		Status string `db:"status"`
 		N      int64  `db:"n"`
 	}
-	// Tests are in no batch, and only they: the index knows it, and not the rows.
+	// Tests are in no batch: only of what is in none the rows themselves are read.
 	err = app.ConcurrentDB().NewQuery("SELECT [[status]], COUNT(*) AS [[n]] FROM {{" + table +
-		"}} WHERE [[notification]] = {:id} AND [[batch]] > 0 GROUP BY [[status]] UNION ALL " + sqlPlanned(table) + " UNION ALL " + sqlShared(table) +
+		"}} WHERE [[notification]] = {:id} AND [[batch]] > 0 GROUP BY [[status]] UNION ALL " +
+		"SELECT [[status]], COUNT(*) FROM {{" + table + "}} WHERE [[notification]] = {:id} AND [[batch]] = 0 AND NOT [[test]] GROUP BY [[status]] UNION ALL " + sqlPlanned(table) + " UNION ALL " + sqlShared(table) +
 		" UNION ALL SELECT 'fallback' AS [[status]], COUNT(*) AS [[n]] FROM {{groundwork_fallbacks}} WHERE [[notification]] = {:id}").
 		Bind(map[string]any{"id": notificationID}).All(&rows)
 	if err != nil {
