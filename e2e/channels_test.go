@@ -146,6 +146,17 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 		return got
 	}
 
+	// opens returns what a payload says the app reports an opening with: the token of
+	// that delivery.
+	opens := func(delivery string, payload []byte) string {
+		t.Helper()
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal(payload, &fields))
+		token, _ := fields["openToken"].(string)
+		require.Regexp(t, `^`+delivery+`\.[\w-]{22}$`, token)
+		return token
+	}
+
 	bearers := map[string]bool{}
 	for _, p := range people {
 		// Apple: the whole request.
@@ -165,7 +176,8 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 			"apns-collapse-id": n.ID, "apns-id": iosRow.ProviderMessageID,
 		}, push.Header)
 		require.JSONEq(t, `{"aps":{"alert":{"title":"Hi `+p.name+`","body":"Your order is ready."},"badge":3,"sound":"default","mutable-content":1},
-			"order":"1001","items":2,"image":"https://example.com/a.png","link":"https://example.com/orders/1001"}`, string(push.Payload))
+			"order":"1001","items":2,"image":"https://example.com/a.png","link":"https://example.com/orders/1001",
+			"openToken":"`+opens(iosRow.ID, push.Payload)+`"}`, string(push.Payload))
 
 		// Google: a body that its own types take, field by field.
 		androidRow := row("push", p.id, p.androidDevice, provider["fcm"], "…"+p.android[len(p.android)-6:])
@@ -181,7 +193,8 @@ func TestAllChannelsByVariablesAlone(t *testing.T) {
 		want := &fcmapi.SendMessageRequest{Message: &fcmapi.Message{
 			Token:        p.android,
 			Notification: &fcmapi.Notification{Title: "Hi " + p.name, Body: "Your order is ready.", Image: "https://example.com/a.png"},
-			Data:         map[string]string{"order": "1001", "items": "2", "link": "https://example.com/orders/1001"},
+			Data: map[string]string{"order": "1001", "items": "2", "link": "https://example.com/orders/1001",
+				"openToken": opens(androidRow.ID, []byte(asJSON(t, got.Message.Data)))},
 			Android: &fcmapi.AndroidConfig{CollapseKey: n.ID, Priority: "high", Ttl: got.Message.Android.Ttl,
 				Notification: &fcmapi.AndroidNotification{Tag: n.ID, Sound: "default", NotificationCount: 3}},
 		}}

@@ -130,10 +130,6 @@ type Config struct {
 	PromotionalHours string
 	promotionalHours notifications.HoursOfDay
 
-	// promotionalSMS lets promotional SMS leave in production. Only tests set it:
-	// nothing else is missing any more.
-	promotionalSMS bool
-
 	// answerFloor is [answerFloor] outside tests.
 	answerFloor time.Duration
 

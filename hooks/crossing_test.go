@@ -397,7 +397,7 @@ func TestASenderStaysOnItsChannel(t *testing.T) {
 func TestASenderOfTheEnvironmentStaysOnItsChannel(t *testing.T) {
 	t.Parallel()
 	twilio := providertest.NewTwilio(t, providertest.TwilioOptions{})
-	app := pbtest.NewApp(t, pbtest.WithConfig(production), pbtest.WithConfig(hooks.AllowPromotionalSMS), pbtest.WithConfig(func(c *hooks.Config) {
+	app := pbtest.NewApp(t, pbtest.WithConfig(production), pbtest.WithConfig(func(c *hooks.Config) {
 		c.Providers = []notifications.ProviderConfig{{Channel: notifications.ProviderSMSTransactional, Config: twilio.Config(), Secret: twilio.AuthToken(), SenderID: codesSender}}
 	}))
 	app.Handler()
@@ -468,7 +468,7 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 				t.Run(string(env)+" "+kind+" "+name, func(t *testing.T) {
 					t.Parallel()
 					x := &texting{t: t, twilio: providertest.NewTwilio(t, providertest.TwilioOptions{})}
-					x.App = pbtest.NewApp(t, pbtest.WithConfig(production), pbtest.WithConfig(hooks.AllowPromotionalSMS), pbtest.WithConfig(func(c *hooks.Config) {
+					x.App = pbtest.NewApp(t, pbtest.WithConfig(production), pbtest.WithConfig(func(c *hooks.Config) {
 						c.Env, c.SendOnlyTo = env, []string{anasPhone}
 					}))
 					x.Handler()
@@ -492,22 +492,17 @@ func TestAMissingSenderIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Until quiet hours are in force, no offer leaves in production.
-func TestPromotionalSMSIsOffInProduction(t *testing.T) {
+// An offer leaves for whoever agreed to it, and for nobody else, by its own sender.
+func TestAnOfferLeavesForWhoeverAgreed(t *testing.T) {
 	t.Parallel()
-	x := &texting{t: t, twilio: providertest.NewTwilio(t, providertest.TwilioOptions{})}
-	x.App = pbtest.NewApp(t, pbtest.WithConfig(production))
-	x.Handler()
-	x.smsProvider("sms_transactional", codesSender, x.twilio)
-	x.smsProvider("sms_promotional", offersSender, x.twilio)
-	x.ana = x.User("ana@example.com", map[string]any{"phone": anasPhone})
-	agree(x.App, x.ana, "sms")
-	n, delivery := x.text("promotional", "failed")
-	require.Equal(t, "promotional_sms_off", delivery.GetString("reason"))
-	require.Contains(t, delivery.GetString("explanation"), "quiet hours")
-	until(t, x.App, n, "status", "failed")
+	x := newTexting(t)
+	withdraw(x.App, x.ana, "sms")
+	_, delivery := x.text("promotional", "skipped")
+	require.Equal(t, "no_consent", delivery.GetString("reason"))
 	require.Zero(t, x.twilio.Total())
-	_, code := x.text("transactional", "accepted")
-	require.Equal(t, "transactional", code.GetString("kind"))
-	require.Equal(t, map[string]int{codesSender: 1}, x.twilio.Senders())
+
+	agree(x.App, x.ana, "sms")
+	_, delivery = x.text("promotional", "accepted")
+	require.Equal(t, "promotional", delivery.GetString("kind"))
+	require.Equal(t, map[string]int{offersSender: 1}, x.twilio.Senders())
 }

@@ -2,10 +2,6 @@ package hooks
 
 import "time"
 
-// AllowPromotionalSMS lets promotional SMS leave in production, to show what holds
-// it back besides.
-func AllowPromotionalSMS(c *Config) { c.promotionalSMS = true }
-
 // Clock is the time that notifications go by.
 func Clock(now func() time.Time) func(*Config) { return func(c *Config) { c.now = now } }
 

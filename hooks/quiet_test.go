@@ -207,7 +207,9 @@ func TestNoOfferLeavesAtNight(t *testing.T) {
 	add := func(phone string, zones []string, fields map[string]any) *core.Record {
 		fields["phone"] = phone
 		zonesOf[phone] = zones
-		return x.User(fmt.Sprintf("p%d@example.com", len(zonesOf)), fields)
+		u := x.User(fmt.Sprintf("p%d@example.com", len(zonesOf)), fields)
+		agree(x.App, u, "sms")
+		return u
 	}
 	for i := range 180 {
 		z := lawZones[i%len(lawZones)]

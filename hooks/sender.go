@@ -27,7 +27,6 @@ func (g *groundwork) bindSender() {
 				CaptureAll:          g.cfg.Env != EnvProduction,
 				SendOnlyTo:          g.cfg.SendOnlyTo,
 				ShowAccountMails:    g.cfg.Env == EnvLocal,
-				PromotionalSMS:      g.cfg.promotionalSMS,
 				PromotionalHours:    g.cfg.promotionalHours,
 				AssumeEmailConsent:  g.cfg.AssumeEmailConsent,
 				SMSOptOut:           g.cfg.SMSOptOut,

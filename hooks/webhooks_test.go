@@ -39,7 +39,7 @@ type texting struct {
 func newTexting(t *testing.T, opts ...pbtest.Option) *texting {
 	t.Helper()
 	x := &texting{t: t, twilio: providertest.NewTwilio(t, providertest.TwilioOptions{})}
-	x.App = pbtest.NewApp(t, append([]pbtest.Option{pbtest.WithConfig(production), pbtest.WithConfig(hooks.AllowPromotionalSMS)}, opts...)...)
+	x.App = pbtest.NewApp(t, append([]pbtest.Option{pbtest.WithConfig(production)}, opts...)...)
 	x.Handler()
 	x.smsProvider("sms_transactional", codesSender, x.twilio)
 	x.smsProvider("sms_promotional", offersSender, x.twilio)

@@ -45,10 +45,6 @@ type SenderOptions struct {
 	// for ten minutes, for a developer to read; only in the local environment.
 	ShowAccountMails bool
 
-	// PromotionalSMS lets promotional SMS leave in production. It stays off as long
-	// as consent is not recorded.
-	PromotionalSMS bool
-
 	// PromotionalHours are those in which promotional SMS and push may reach people;
 	// the zero value is all day.
 	PromotionalHours HoursOfDay
