@@ -89,7 +89,7 @@ func TestConsentEvidence(t *testing.T) {
 	require.Equal(t, []string{"server", "ana@example.com", "", ""}, []string{row.GetString("recordedBy"), row.GetString("address"), row.GetString("ip"), row.GetString("userAgent")})
 
 	batch := app.Settings()
-	batch.Batch.Enabled, batch.Batch.MaxRequests, batch.Batch.Timeout = true, 10, 10
+	batch.Batch.Enabled, batch.Batch.MaxRequests, batch.Batch.Timeout = true, 10, 120
 	require.NoError(t, app.Save(batch))
 	res := app.Send(http.MethodPost, "/api/batch", map[string]any{"requests": []any{map[string]any{"method": "POST", "url": consentsPath, "body": body(nil)}}}, app.Token(ana))
 	require.Equal(t, http.StatusOK, res.Status, res.String())

@@ -140,7 +140,7 @@ func TestNoPathLeadsAnOfferToTheSenderOfCodes(t *testing.T) {
 		},
 		"batch": func(t *testing.T, x *crossing) *core.Record {
 			settings := x.Settings()
-			settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 10, 10
+			settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 10, 120
 			res := x.Send(http.MethodPost, "/api/batch", map[string]any{"requests": []map[string]any{
 				{"method": "POST", "url": "/api/collections/notifications/records", "body": x.body(forged)}}}, x.root)
 			require.Equal(t, http.StatusOK, res.Status, res.String())

@@ -45,7 +45,7 @@ func TestEveryWayToSaveTakesEffectAtOnce(t *testing.T) {
 
 	// A batch.
 	if settings := app.Settings(); !settings.Batch.Enabled {
-		settings.Batch.Enabled = true
+		settings.Batch.Enabled, settings.Batch.Timeout = true, 120
 		settings.Batch.MaxRequests = 10
 		require.NoError(t, app.Save(settings))
 	}

@@ -137,7 +137,7 @@ func TestServerOwnedFields(t *testing.T) {
 
 			// A batch.
 			settings := app.Settings()
-			settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 10, 5
+			settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 10, 120
 			require.NoError(t, app.Save(settings))
 			res = app.Send("POST", "/api/batch", map[string]any{"requests": []any{
 				map[string]any{"method": "PATCH", "url": "/api/collections/" + collection + "/records/" + r.Id, "body": change},

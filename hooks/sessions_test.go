@@ -374,7 +374,7 @@ func TestSignInWithTheApplicationsHooks(t *testing.T) {
 func TestSessionsAreNotWritten(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
-	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests = true, 10
+	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests, app.Settings().Batch.Timeout = true, 10, 120
 	ana, ben, root := app.User("ana@example.com"), app.User("ben@example.com"), app.Superuser("root@example.com")
 	token := signIn(t, app, ana)
 	row := sessionRow(t, app, token)
@@ -415,7 +415,7 @@ func TestWhatEndsASession(t *testing.T) {
 			require.NoError(t, app.Delete(sessionRow(t, app, victim)))
 		}},
 		"a batch deletes it": {end: func(t *testing.T, app *pbtest.App, _ *core.Record, victim, other string) {
-			app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests = true, 10
+			app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests, app.Settings().Batch.Timeout = true, 10, 120
 			res := app.Send(http.MethodPost, "/api/batch", map[string]any{"requests": []any{map[string]any{"method": "DELETE", "url": sessionsPath + "/" + sessionID(t, victim)}}}, other)
 			requireStatus(t, http.StatusOK, res)
 		}},
@@ -490,7 +490,7 @@ func TestWhatEndsASession(t *testing.T) {
 func TestSessionGoesOnAfterARollback(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
-	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests = true, 10
+	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests, app.Settings().Batch.Timeout = true, 10, 120
 	ana := app.User("ana@example.com")
 	token := signIn(t, app, ana)
 	device := app.Send(http.MethodPost, "/api/collections/devices/records", map[string]any{"platform": "android", "token": "a"}, token)
@@ -527,7 +527,7 @@ func must[T any](v T, err error) T {
 func TestSessionEndsItselfInABatch(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
-	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests = true, 10
+	app.Settings().Batch.Enabled, app.Settings().Batch.MaxRequests, app.Settings().Batch.Timeout = true, 10, 120
 	token := signIn(t, app, app.User("ana@example.com"))
 	batch := map[string]any{"requests": []any{
 		map[string]any{"method": "DELETE", "url": sessionsPath + "/" + sessionID(t, token)},

@@ -167,7 +167,7 @@ func TestWelcomeAndBatchRequests(t *testing.T) {
 	app := pbtest.NewApp(t)
 	welcome(t, app)
 	settings := app.Settings()
-	settings.Batch.Enabled, settings.Batch.MaxRequests = true, 10
+	settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 10, 120 // a busy machine hashes slowly
 	require.NoError(t, app.Save(settings))
 	batch := func(bodies ...map[string]any) int {
 		requests := make([]map[string]any, len(bodies))
