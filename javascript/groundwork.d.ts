@@ -48,6 +48,17 @@ interface GroundworkNotification {
   confirmRecipients?: number
 }
 
+/** The answer of `POST /api/notifications/preview`. */
+interface GroundworkPreview {
+  people: number
+  /** Whether messages are kept instead of sent, as outside production. */
+  captured: boolean
+  /** How long the slowest channel takes; null when no sender has a rate. */
+  seconds: number | null
+  channels: Array<{ channel: string; targets: number; people: number; withoutAddress: number; [more: string]: unknown }>
+  sample?: { user: string; [more: string]: unknown } | null
+}
+
 declare namespace $notifications {
   /**
    * Sends a notification and returns its record, before anybody has got it.
@@ -55,6 +66,15 @@ declare namespace $notifications {
    * Throws a sentence when something is wrong.
    */
   function send(notification: GroundworkNotification, app?: core.App): core.Record
+
+  /**
+   * Tells what sending it would do, and sends nothing: how many people and targets on each channel, what an SMS
+   * costs, how long it takes at the senders' rates, and the message as `sample` would get it.
+   */
+  function preview(
+    notification: GroundworkNotification & { sample?: string | core.Record; pricePerSegment?: number; currency?: string },
+    app?: core.App,
+  ): GroundworkPreview
 
   /** Stops what has not left yet, and returns the record. */
   function cancel(id: string, app?: core.App): core.Record

@@ -62,6 +62,24 @@ func TestSend(t *testing.T) {
 	}
 }
 
+func TestPreview(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	app.User("bo@example.com")
+	vm := runtime(app)
+	require.NoError(t, vm.Set("ana", ana))
+	v, err := vm.RunString(`const p = $notifications.preview({title: "Hi {{ user.email }}", channels: ["email", "sms"], filter: 'id != ""', sample: ana, pricePerSegment: 1, currency: "EUR"});
+		[p.people, p.channels[0].channel, p.channels[0].targets, p.channels[1].withoutAddress, JSON.stringify(p.sample.messages.email).includes("Hi ana@example.com")]`)
+	require.NoError(t, err)
+	require.Equal(t, []any{int64(2), "email", int64(2), int64(2), true}, v.Export())
+	_, err = vm.RunString(`$notifications.preview({title: "Hi {{ user.shoeSize }}", channels: ["email"], users: ana})`)
+	require.ErrorContains(t, err, "shoeSize")
+	n, err := app.CountRecords(notifications.CollectionNotifications)
+	require.NoError(t, err)
+	require.Zero(t, n)
+}
+
 func TestSendLater(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
@@ -107,15 +125,15 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 	vm := runtime(app)
 	require.NoError(t, vm.Set("ana", ana))
 	for script, want := range map[string]string{
-		`$notifications.send({titel: "Hi", channels: ["inbox"], users: ana})`:                 `no field "titel"`,
-		`$notifications.send({title: "Hi", status: "sent", channels: ["inbox"]})`:             `no field "status"`,
-		`$notifications.send({id: "0123456789abcde", channels: ["inbox"]})`:                   `no field "id"`,
+		`$notifications.send({titel: "Hi", channels: ["inbox"], users: ana})`:                     `no field "titel"`,
+		`$notifications.send({title: "Hi", status: "sent", channels: ["inbox"]})`:                 `no field "status"`,
+		`$notifications.send({id: "0123456789abcde", channels: ["inbox"]})`:                       `no field "id"`,
 		`$notifications.send({title: "Hi {{ user.shoeSize }}", channels: ["inbox"], users: ana})`: `shoeSize`,
-		`$notifications.send({title: "Hi", channels: ["fax"], users: ana})`:                   `channels`,
-		`$notifications.send({title: "Hi", channels: ["inbox"]})`:                             `audience`,
-		`$notifications.send({title: "Hi", channels: ["inbox"], users: 7})`:                   `neither a record nor an id`,
-		`$notifications.send({template: "nothing", channels: ["inbox"], users: ana})`:         `template`,
-		`$notifications.cancel("nothing")`:                                                    `no notification "nothing"`,
+		`$notifications.send({title: "Hi", channels: ["fax"], users: ana})`:                       `channels`,
+		`$notifications.send({title: "Hi", channels: ["inbox"]})`:                                 `audience`,
+		`$notifications.send({title: "Hi", channels: ["inbox"], users: 7})`:                       `neither a record nor an id`,
+		`$notifications.send({template: "nothing", channels: ["inbox"], users: ana})`:             `template`,
+		`$notifications.cancel("nothing")`:                                                        `no notification "nothing"`,
 	} {
 		_, err := vm.RunString(script)
 		require.ErrorContains(t, err, want, script)

@@ -1,12 +1,16 @@
 package javascript
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/dop251/goja"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/pocketbase/pocketbase/tools/security"
 
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -18,7 +22,7 @@ func Init(app core.App) func(vm *goja.Runtime) {
 	return func(vm *goja.Runtime) {
 		n := &bridge{app: app}
 		object := vm.NewObject()
-		for name, f := range map[string]any{"send": n.send, "cancel": n.cancel} {
+		for name, f := range map[string]any{"send": n.send, "preview": n.preview, "cancel": n.cancel} {
 			if err := object.Set(name, f); err != nil {
 				panic(err) // a plain object takes any property
 			}
@@ -57,6 +61,53 @@ func (b *bridge) send(fields map[string]any, apps ...core.App) (*core.Record, er
 		return nil, err
 	}
 	return n.ProxyRecord(), nil
+}
+
+// preview tells what sending fields would do; see [notifications.Sender.Preview].
+// Beside the fields of a notification it takes sample, the person who is shown,
+// pricePerSegment and currency.
+func (b *bridge) preview(fields map[string]any, apps ...core.App) (map[string]any, error) {
+	app := b.in(apps)
+	sender := notifications.SenderOf(app)
+	if sender == nil {
+		return nil, errors.New("there is nothing here that sends: the app has not been started")
+	}
+	o, fields := notifications.PreviewOptions{}, maps.Clone(fields)
+	switch sample := fields["sample"].(type) {
+	case *core.Record:
+		o.Sample = sample.Id
+	case string:
+		o.Sample = sample
+	}
+	switch price := fields["pricePerSegment"].(type) {
+	case float64:
+		o.PricePerSegment = &price
+	case int64:
+		whole := float64(price)
+		o.PricePerSegment = &whole
+	}
+	o.Currency = text(fields["currency"])
+	for _, name := range []string{"sample", "pricePerSegment", "currency"} {
+		delete(fields, name)
+	}
+	n, err := notificationOf(app, fields)
+	if err != nil {
+		return nil, err
+	}
+	n.Set("id", security.RandomStringWithAlphabet(core.DefaultIdLength, core.DefaultIdAlphabet)) // of a collapse id, never stored
+	p, err := sender.Preview(n, o)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(p) // under the names of the route
+	if err != nil {
+		return nil, fmt.Errorf("encode preview: %w", err)
+	}
+	answer := map[string]any{}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return nil, fmt.Errorf("decode preview: %w", err)
+	}
+	return answer, nil
 }
 
 // cancel stops what is pending of a notification.

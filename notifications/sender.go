@@ -101,6 +101,16 @@ type Sender struct {
 	reading sync.Mutex // see readPushTargets
 }
 
+// storeKeySender is where an app's sender is found. app.Store() is shared by an app
+// and its transactions.
+const storeKeySender = "groundwork.notifications.sender"
+
+// SenderOf returns the sender of an app; nil when it has none.
+func SenderOf(app core.App) *Sender {
+	s, _ := app.Store().Get(storeKeySender).(*Sender)
+	return s
+}
+
 // NewSender returns a sender that can enqueue. [Sender.Start] lets it send.
 func NewSender(app core.App, opts SenderOptions) *Sender {
 	if opts.Now == nil {
@@ -118,6 +128,7 @@ func NewSender(app core.App, opts SenderOptions) *Sender {
 	for _, address := range opts.SendOnlyTo {
 		s.sendOnly[strings.ToLower(strings.TrimSpace(address))] = true
 	}
+	app.Store().Set(storeKeySender, s)
 	s.ledger = newLedger(app, opts.Log, opts.Now)
 	s.counter = newCounter(app, opts.Log, opts.Now, s.held)
 	return s
