@@ -312,6 +312,20 @@ func TestMessageToEveryoneThatIsStopped(t *testing.T) {
 	require.Empty(t, titles(t, app, "", app.Token(ana)))
 }
 
+// A frequency cap counts what each person got, so that each has a row.
+func TestMessageToEveryoneUnderACap(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	app.Handler()
+	ana := app.User("ana@example.com")
+	category := app.Record(notifications.CollectionCategories, map[string]any{"key": "tips", "name": "Tips", "kind": "transactional", "frequencyCap": 1})
+	toEveryone(t, app, map[string]any{"title": "First", "category": category.Id})
+	require.Equal(t, 1, rows(t, app, "notification_inbox"))
+	n := toEveryone(t, app, map[string]any{"title": "Second", "category": category.Id})
+	require.Equal(t, 1, n.GetInt("skipped"))
+	require.Equal(t, []string{"First"}, titles(t, app, "", app.Token(ana)))
+}
+
 // A push shows how many messages its reader has not read, the one that comes with it
 // included; the author's number wins, and an app without an inbox shows none.
 func TestPushShowsTheUnreadCount(t *testing.T) {

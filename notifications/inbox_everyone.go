@@ -32,10 +32,14 @@ func (r *deliveryRow) forEveryone() bool { return r.User == Everyone }
 func (s Snapshot) optional() bool { return s.CanOptOut || s.Kind == KindPromotional }
 
 // sharesInbox says whether a notification's inbox message is one for all. What is made
-// of each person's own rows or is due at their own time is not: it depends on the
-// moment.
-func (n *Notification) sharesInbox(s Snapshot) bool {
-	return n.Audience().Kind == AudienceEveryone && n.goesToInbox() && s.DataFrom == "" && !n.LocalTime()
+// of each person's own rows, is due at their own time or counts towards a frequency cap
+// is not: it depends on the moment.
+func (s *Sender) sharesInbox(n *Notification, snapshot Snapshot) (bool, error) {
+	if n.Audience().Kind != AudienceEveryone || !n.goesToInbox() || snapshot.DataFrom != "" || n.LocalTime() {
+		return false, nil
+	}
+	limit, err := s.findCap(snapshot)
+	return limit == nil, err
 }
 
 // planShared adds the inbox batch for everyone to the first page of a plan.

@@ -163,7 +163,11 @@ func (s *Sender) planPage(_ context.Context, id string) (more bool, err error) {
 		if people, err = audience.Count(s.app); err != nil {
 			return false, s.failNotification(id, err)
 		}
-		plan.Shared = n.sharesInbox(snapshot) && people > 0
+		shares, err := s.sharesInbox(n, snapshot)
+		if err != nil {
+			return false, err
+		}
+		plan.Shared = shares && people > 0
 		plan.Queue = jobs.QueueDefault
 		if people > bulkFrom {
 			plan.Queue = jobs.QueueBulk
