@@ -24,6 +24,8 @@ func TestFrequencyCaps(t *testing.T) {
 	app := pbtest.NewApp(t, c.option())
 	app.Handler()
 	ana, bo := app.User("ana@example.com"), app.User("bo@example.com")
+	agree(app, ana, "email")
+	agree(app, bo, "email")
 	app.Record(notifications.CollectionDevices, map[string]any{"user": ana.Id, "platform": "android", "token": "one"})
 	app.Record(notifications.CollectionDevices, map[string]any{"user": ana.Id, "platform": "android", "token": "two"})
 	news, other, free := capped(app, "news", 2, 24), capped(app, "other", 1, 0), capped(app, "free", 0, 24)
@@ -89,7 +91,9 @@ func TestFrequencyCapsAtTheSameTime(t *testing.T) {
 	x := newTexting(t)
 	people := []string{x.ana.Id}
 	for i := range 19 {
-		people = append(people, x.User(mailAddress(i), map[string]any{"phone": phoneNumber(i)}).Id)
+		u := x.User(mailAddress(i), map[string]any{"phone": phoneNumber(i)})
+		agree(x.App, u, "sms")
+		people = append(people, u.Id)
 	}
 	x.twilio.SetAll(providertest.TwilioFault{Delay: 20 * time.Millisecond}) // they overlap for certain
 	const most = 1

@@ -151,6 +151,7 @@ func TestWishesThatChangeInTheNight(t *testing.T) {
 	names, rows := map[string]string{}, map[string]*core.Record{}
 	for _, name := range []string{"stays", "off", "later", "none"} {
 		u := app.User(name+"@example.com", map[string]any{"timezone": "Europe/Berlin"})
+		agree(app, u, "email")
 		names[u.Id], rows[name] = name, quietHours(app, u, "", "", "22:00", "07:00")
 	}
 	n := send(t, app, map[string]any{"category": news.Id})
