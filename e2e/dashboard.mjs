@@ -65,6 +65,11 @@ export const dashboard = {
   edit: async (p, text) => {
     await p.locator("tr").filter({ hasText: text }).first().click();
     await p.getByRole("button", { name: "Save changes", exact: true }).waitFor();
+    // It shows the row of the list at first, and puts what it then reads over it.
+    await p.waitForFunction(() => {
+      const panel = [...document.querySelectorAll(".record-upsert-modal")].pop();
+      return panel && !panel.querySelector("[inert]");
+    });
   },
   field: (p, name) => p.locator(`[name="${name}"]`).first(),
   choose: async (p, name, ...values) => {

@@ -92,6 +92,7 @@ await step("export", async () => {
   assert.match(zip.name, /\.zip$/);
   assert.equal(zip.content.subarray(0, 2).toString(), "PK");
   assert.ok(zip.content.includes("export.json"));
+  await dialog("Export everything about this person").waitFor({ state: "hidden" });
 });
 
 await step("erase asks for the person's address or id", async () => {

@@ -22,8 +22,13 @@ export function dialog({ title, content, buttons, size = "", closable = () => tr
       onafterclose: (el) => {
         el?.remove();
         closed();
-        // After the dashboard, which takes the focus away at that moment.
-        setTimeout(() => (before?.isConnected && before.checkVisibility() ? before : fallback())?.focus(), 50);
+        // After the dashboard, which takes the focus away at that moment. Another
+        // dialog that was opened meanwhile keeps it.
+        setTimeout(() => {
+          const other = [...document.querySelectorAll('.modal[role="dialog"]')].find((el) => el !== element && el.checkVisibility());
+          if (!other) (before?.isConnected && before.checkVisibility() ? before : fallback())?.focus();
+          else if (!other.contains(document.activeElement)) (other.querySelector("[autofocus]") ?? other).focus();
+        }, 50);
       },
       onkeydown: (event) => {
         if (event.key === "Escape") {
