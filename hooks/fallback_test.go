@@ -42,6 +42,9 @@ func (x *reaching) person(name string, devices int, hasPhone bool) *core.Record 
 		fields["phone"] = x.phone[name]
 	}
 	u := x.User(strings.ReplaceAll(name, " ", "-")+"@example.com", fields)
+	if hasPhone {
+		agree(x.App, u, "sms")
+	}
 	x.names[u.Id], x.who[name] = name, u
 	for i := range devices {
 		token := iosToken(10*len(x.who) + i)
