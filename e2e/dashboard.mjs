@@ -95,7 +95,10 @@ export const dashboard = {
   },
 
   save: async (p, name) => {
+    // The button can be out of sight for a moment before the answer is there.
+    const answer = p.waitForResponse((r) => r.request().method() !== "GET" && !r.url().includes("/api/realtime"));
     await p.getByRole("button", { name, exact: true }).last().click();
+    await answer;
     await p.getByRole("button", { name, exact: true }).last().waitFor({ state: "hidden" });
   },
   // refused saves and returns the sentence that stands at the field then.
