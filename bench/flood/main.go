@@ -23,14 +23,15 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/groundworkhq/groundwork/bench/process"
 	"github.com/groundworkhq/groundwork/bench/wire"
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 )
+
+// request is what both clients send.
+var request = wire.Request("POST", "/api/collections/notes/records", "", []byte(`{"title":"A note"}`))
 
 type options struct {
 	binary      string
@@ -41,6 +42,9 @@ type options struct {
 }
 
 func main() {
+	if floods() {
+		return
+	}
 	var o options
 	flag.StringVar(&o.binary, "binary", "", "measure this binary instead of building one")
 	flag.IntVar(&o.connections, "connections", 500, "connections of the flooder")
@@ -85,8 +89,6 @@ func run(o options, out io.Writer) (good bool, err error) {
 		return false, err
 	}
 	address := strings.TrimPrefix(s.URL(), "http://")
-	request := wire.Request("POST", "/api/collections/notes/records", "", []byte(`{"title":"A note"}`))
-
 	create := func(n int) ([]time.Duration, error) {
 		c, err := wire.Dial(address, "127.0.0.1")
 		if err != nil {
@@ -116,42 +118,9 @@ func run(o options, out io.Writer) (good bool, err error) {
 		return false, err
 	}
 
-	var passed, refused, without atomic.Int64
-	stop := make(chan struct{})
-	var flooders sync.WaitGroup
-	errs := make([]error, o.connections)
-	for i := range o.connections {
-		flooders.Go(func() {
-			c, err := wire.Dial(address, "127.0.0.2")
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer c.Close()
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				a, err := c.Send(request)
-				switch {
-				case err != nil:
-					errs[i] = err
-					return
-				case a.Status == http.StatusOK:
-					passed.Add(1)
-				case a.Status == http.StatusTooManyRequests:
-					refused.Add(1)
-					if n, err := strconv.Atoi(a.RetryAfter); err != nil || n < 1 {
-						without.Add(1)
-					}
-				default:
-					errs[i] = fmt.Errorf("the flooder was answered %d %s", a.Status, a.Body)
-					return
-				}
-			}
-		})
+	flooder, err := startFlooder(address, o.connections)
+	if err != nil {
+		return false, err
 	}
 	began := time.Now()
 	flooded, err := create(o.creates / 3)
@@ -160,9 +129,8 @@ func run(o options, out io.Writer) (good bool, err error) {
 	flooded = append(flooded, rest...)
 	took := time.Since(began)
 	late, lateErr := s.Memory()
-	close(stop)
-	flooders.Wait()
-	if err := errors.Join(append(errs, err, restErr, earlyErr, lateErr)...); err != nil {
+	counts, floodErr := flooder.stop()
+	if err := errors.Join(err, restErr, earlyErr, lateErr, floodErr); err != nil {
 		return false, err
 	}
 	p := func(times []time.Duration, q float64) time.Duration {
@@ -173,14 +141,14 @@ func run(o options, out io.Writer) (good bool, err error) {
 	fmt.Fprintf(out, "another client's create, flood:  p50 %s  p99 %s  (%d creates)\n", p(flooded, 0.5), p(flooded, 0.99), len(flooded))
 	fmt.Fprintf(out, "p99 flood / idle: %.2f (at most %.1f)\n", ratio, o.most)
 	fmt.Fprintf(out, "the flooder, %d connections, %.0f s: %d passed, %d refused, of them %d without Retry-After\n",
-		o.connections, took.Seconds(), passed.Load(), refused.Load(), without.Load())
+		o.connections, took.Seconds(), counts.Passed, counts.Refused, counts.Without)
 	fmt.Fprintf(out, "the server's memory: %d MB before, %d MB after a third of the flood, %d MB at its end\n", before>>20, early>>20, late>>20)
 	if err := millionKeys(out); err != nil {
 		return false, err
 	}
 
 	most := int64(took.Seconds()/10+2) * 300
-	return ratio <= o.most && without.Load() == 0 && passed.Load() <= most && refused.Load() > 0 && late < early+(32<<20), nil
+	return ratio <= o.most && counts.Without == 0 && counts.Passed <= most && counts.Refused > 0 && late < early+(32<<20), nil
 }
 
 // millionKeys counts for a million clients, each of whom comes once.
