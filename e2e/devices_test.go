@@ -18,16 +18,7 @@ import (
 // JavaScript SDK in Node.
 func TestDevicesWithTheStockSDK(t *testing.T) {
 	t.Parallel()
-	missing := ""
-	if _, err := exec.LookPath("node"); err != nil {
-		missing = "node is not installed"
-	} else if _, err := os.Stat("../web/node_modules/pocketbase"); err != nil {
-		missing = "the JavaScript SDK is not there: run make sdk"
-	}
-	if missing != "" {
-		require.Empty(t, os.Getenv("REQUIRE_PEERS"), missing)
-		t.Skip(missing)
-	}
+	needNode(t)
 	server := startDevices(t, t.TempDir(), freeAddress(t))
 	out, err := exec.Command("node", "devices.mjs", server.base).CombinedOutput()
 	require.NoError(t, err, "%s\n%s", out, server.console.String())

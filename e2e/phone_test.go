@@ -22,16 +22,7 @@ import (
 // JavaScript SDK in Node, on a machine where nothing is set up.
 func TestPhoneSignInWithTheStockSDK(t *testing.T) {
 	t.Parallel()
-	missing := ""
-	if _, err := exec.LookPath("node"); err != nil {
-		missing = "node is not installed"
-	} else if _, err := os.Stat("../web/node_modules/pocketbase"); err != nil {
-		missing = "the JavaScript SDK is not there: run make sdk"
-	}
-	if missing != "" {
-		require.Empty(t, os.Getenv("REQUIRE_PEERS"), missing)
-		t.Skip(missing)
-	}
+	needNode(t)
 	server := startDevices(t, t.TempDir(), freeAddress(t), "SUPERUSER_EMAIL="+process.RootEmail, "SUPERUSER_PASSWORD="+process.RootPassword)
 	out, err := exec.Command("node", "phone.mjs", server.base, process.RootEmail, process.RootPassword).CombinedOutput()
 	require.NoError(t, err, "%s\n%s", out, server.console.String())

@@ -15,16 +15,7 @@ import (
 // script would, and kills the server while it reminds people of dates.
 func TestTextsWithTheStockSDK(t *testing.T) {
 	t.Parallel()
-	missing := ""
-	if _, err := exec.LookPath("node"); err != nil {
-		missing = "node is not installed"
-	} else if _, err := os.Stat("../web/node_modules/pocketbase"); err != nil {
-		missing = "the JavaScript SDK is not there: run make sdk"
-	}
-	if missing != "" {
-		require.Empty(t, os.Getenv("REQUIRE_PEERS"), missing)
-		t.Skip(missing)
-	}
+	needNode(t)
 	dir, address := t.TempDir(), freeAddress(t)
 	secret := filepath.Join(dir, "password")
 	require.NoError(t, os.WriteFile(secret, []byte("the-owner-password"), 0o600))

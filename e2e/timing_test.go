@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -16,16 +15,7 @@ import (
 // server while they wait, and finds them where they were.
 func TestTimingWithTheStockSDK(t *testing.T) {
 	t.Parallel()
-	missing := ""
-	if _, err := exec.LookPath("node"); err != nil {
-		missing = "node is not installed"
-	} else if _, err := os.Stat("../web/node_modules/pocketbase"); err != nil {
-		missing = "the JavaScript SDK is not there: run make sdk"
-	}
-	if missing != "" {
-		require.Empty(t, os.Getenv("REQUIRE_PEERS"), missing)
-		t.Skip(missing)
-	}
+	needNode(t)
 	s := &process.Server{Binary: buildBinary(t), Dir: t.TempDir(), Env: []string{"SUPERUSER_EMAIL=" + process.RootEmail, "SUPERUSER_PASSWORD=" + process.RootPassword}}
 	require.NoError(t, s.Start())
 	t.Cleanup(s.Kill)
