@@ -101,7 +101,9 @@ func finishErase(ctx context.Context, app core.App, receipt string) (string, err
 		status := r.GetString("status")
 		if status != accounts.ErasureErasing || time.Since(began) > doneWithin {
 			if status != accounts.ErasureDone && time.Since(began) < takenWithin {
-				time.Sleep(100 * time.Millisecond) // the server may be about to finish
+				if err := lookAgain(ctx); err != nil { // the server may be about to finish
+					return "", err
+				}
 				continue
 			}
 			return status, nil
@@ -118,6 +120,18 @@ func finishErase(ctx context.Context, app core.App, receipt string) (string, err
 			began = time.Time{} // what is left is left to the next start
 			continue
 		}
-		time.Sleep(100 * time.Millisecond) // between two looks at the receipt
+		if err := lookAgain(ctx); err != nil {
+			return "", err
+		}
+	}
+}
+
+// lookAgain waits between two looks at a receipt, which another process writes.
+func lookAgain(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(100 * time.Millisecond):
+		return nil
 	}
 }

@@ -164,7 +164,7 @@ func TestGateRate(t *testing.T) {
 
 		// A high rate over a while, and it does not save up while idle.
 		g := newGate(Limits{StartInFlight: 100}, 1000)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // idle, on a clock that waits for nobody
 		start := time.Now()
 		for range 1051 {
 			require.NoError(t, g.Acquire(t.Context()))
@@ -324,12 +324,12 @@ func TestGateSendsAwayWhoWouldOnlyWait(t *testing.T) {
 		for range 8 {
 			go func() { answers <- g.acquireUnlessCrowded(t.Context()) }()
 		}
-		time.Sleep(crowdPatience - time.Nanosecond)
+		time.Sleep(crowdPatience - time.Nanosecond) // to the last moment of their patience
 		synctest.Wait()
 		require.Empty(t, answers)
 		g.Release(Outcome{})
 		require.NoError(t, <-answers, "a provider that works sends nobody away")
-		time.Sleep(time.Nanosecond)
+		time.Sleep(time.Nanosecond) // and past it
 		synctest.Wait()
 		require.Len(t, answers, 7-enoughWaiters)
 		for range 7 - enoughWaiters {
@@ -337,7 +337,7 @@ func TestGateSendsAwayWhoWouldOnlyWait(t *testing.T) {
 		}
 
 		go func() { code <- g.AcquireUrgent(t.Context()) }()
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // far longer than anybody's patience
 		synctest.Wait()
 		require.Empty(t, code, "a code waits, whoever else does")
 		require.Empty(t, answers, "enough are there all the time")
