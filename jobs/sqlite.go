@@ -107,6 +107,7 @@ func (s *sqlite) withResult(parameter string) string {
 }
 func (s *sqlite) node() string                   { return "attempted_by->>'$[#-1]'" }
 func (s *sqlite) state(expression string) string { return expression }
+func (s *sqlite) share() string                  { return "" }
 func (s *sqlite) now() string                    { return "strftime('%Y-%m-%d %H:%M:%f', 'now')" }
 func (s *sqlite) ago(d time.Duration) string {
 	return fmt.Sprintf("strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-%.3f seconds')", d.Seconds())
