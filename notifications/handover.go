@@ -158,7 +158,10 @@ func (h *handOver) contextFor(ctx context.Context) context.Context {
 	if now := time.Now(); h.sendCtx == nil || now.Sub(h.sendFrom) > time.Second {
 		var cancel context.CancelFunc
 		h.sendFrom = now
-		h.sendCtx, cancel = context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+		h.sendCtx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+		if !h.active.far { // there the worker counts the time, see [Remote]
+			h.sendCtx, cancel = context.WithTimeout(h.sendCtx, handOverTimeout)
+		}
 		h.cancels = append(h.cancels, cancel)
 	}
 	return h.sendCtx
@@ -170,6 +173,9 @@ func (h *handOver) one(ctx context.Context, it item) {
 	// In this order no more are marked as being handed over, at any moment, than
 	// the gate lets through.
 	h.settle(it, outcome, r)
+	if outcome.notBegun {
+		outcome = Outcome{} // it says nothing about the provider
+	}
 	h.active.Gate.Release(outcome)
 }
 
