@@ -60,8 +60,8 @@ type process struct {
 	log      logger
 	trouble  atomic.Pointer[string] // of this machine; nil or empty: none
 
-	// ready runs when the tables are there and before the first job is taken; the
-	// loops run from then on.
+	// ready runs when the tables are there and before the first job is taken, unless it
+	// is nil; the loops run from then on.
 	ready func(ctx context.Context) error
 	loop  []func(ctx context.Context)
 
@@ -107,8 +107,10 @@ func (p *process) open(ctx, run context.Context) error {
 			return err
 		}
 	}
-	if err := p.ready(ctx); err != nil {
-		return err
+	if p.ready != nil {
+		if err := p.ready(ctx); err != nil {
+			return err
+		}
 	}
 	if err := p.engine.start(run); err != nil {
 		return err

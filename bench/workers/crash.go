@@ -110,8 +110,9 @@ func (t *tally) count(db *dbx.DB, r *report, got func(i int) int, has func(i int
 		User   string `db:"user"`
 		Status string `db:"status"`
 		Reason string `db:"reason"`
+		Why    string `db:"explanation"`
 	}
-	err := db.NewQuery("SELECT user, status, reason FROM notification_deliveries WHERE notification = {:id} AND channel = {:channel}").
+	err := db.NewQuery("SELECT user, status, reason, explanation FROM notification_deliveries WHERE notification = {:id} AND channel = {:channel}").
 		Bind(dbx.Params{"id": r.id, "channel": t.channel}).All(&rows)
 	if err != nil {
 		return fmt.Errorf("read deliveries: %w", err)
@@ -124,8 +125,8 @@ func (t *tally) count(db *dbx.DB, r *report, got func(i int) int, has func(i int
 			return fmt.Errorf("%s has a delivery too many on the channel %s", row.User, t.channel)
 		}
 		status[i] = row.Status
-		if row.Status != "accepted" && row.Status != "unknown" && has(i) {
-			t.others[row.Status+" "+row.Reason]++
+		if row.Status != "accepted" && has(i) {
+			t.others[row.Status+" "+row.Reason+": "+row.Why]++
 		}
 	}
 	for i, st := range status {
@@ -187,6 +188,9 @@ func (r *report) String() string {
 		r.people, r.atKill, r.atCrash, r.status, r.took.Round(100*time.Millisecond), r.stopped.Round(10*time.Millisecond))
 	for _, t := range r.tallies {
 		fmt.Fprintf(&b, "\n%-6s accepted %d, unknown %d, other %d; messages %d, came again %d, lost %d", t.channel+":", t.accepted, t.unknown, t.other, t.messages, t.twice, t.lost)
+		for why, n := range t.others {
+			fmt.Fprintf(&b, "\n         %d %s", n, why)
+		}
 	}
 	fmt.Fprintf(&b, "\npushes with another collapse id %d, messages for nobody %d", r.recollapsed, r.strangers)
 	return b.String()

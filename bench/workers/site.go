@@ -47,6 +47,9 @@ func (s *site) close() error {
 	if s.google != nil {
 		errs = append(errs, s.google.Close())
 	}
+	if os.Getenv("KEEP") != "" {
+		return errors.Join(errs...)
+	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
 }
 
