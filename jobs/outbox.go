@@ -121,6 +121,8 @@ func (r outboxRow) check() error {
 		return fmt.Errorf("the priority %d cannot be one: use 1 (first) to 4 (last)", r.Priority)
 	case r.MaxAttempts < 1 || r.MaxAttempts > 1000:
 		return fmt.Errorf("%d attempts cannot be: use 1 to 1000", r.MaxAttempts)
+	case !json.Valid([]byte(r.Args)):
+		return errors.New("its args are not JSON")
 	case r.Owner != "" && strings.Count(r.Owner, "/") != 1:
 		return fmt.Errorf("the owner %q cannot be one: write <collectionId>/<recordId>", r.Owner)
 	}
