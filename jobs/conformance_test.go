@@ -315,7 +315,24 @@ func TestWhatCannotBeEnqueued(t *testing.T) {
 // What only one of the engines can store, or none, is not the end of the others.
 func TestOddTextTravels(t *testing.T) {
 	both(t, func(x *rig) {
-		r, _ := x.start(nil)
+		r, _ := x.start(func(_ context.Context, job *echo) error {
+			switch job.Args.Text {
+			case "fails":
+				return errors.New("a\x00b\xff")
+			case "panics":
+				panic("a\x00b")
+			case "gives up":
+				return jobs.Cancel(errors.New("a\x00b"))
+			}
+			return nil
+		})
+		for text, state := range map[string]string{"fails": jobs.StateDiscarded, "panics": jobs.StateDiscarded, "gives up": jobs.StateCancelled} {
+			info := x.becomes(x.enqueue(text, jobs.Options{MaxAttempts: 1}), state)
+			require.Contains(x, info.Errors[0].Error, "a\ufffdb")
+		}
+		for range 2 {
+			r.next(x.T)
+		}
 		x.enqueue("a\x00b \\u0000 \U0001F600", jobs.Options{RequestID: "r\x00", UniqueKey: "k\x00\xff"})
 		require.Equal(x, "a\ufffdb \\u0000 \U0001F600", r.next(x.T).Args.Text)
 

@@ -25,7 +25,7 @@ import (
 
 // patience is how long a test waits for what comes in a moment on a machine that is
 // not busy.
-var patience = 10 * time.Second
+const patience = 2 * time.Minute
 
 type echoArgs struct {
 	Text string `json:"text"`
