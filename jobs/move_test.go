@@ -67,7 +67,7 @@ func TestJobsMoveToPostgres(t *testing.T) {
 	x.sql("INSERT INTO groundwork_relayed (id, at) VALUES ('takenlongago000', 1)")
 
 	y := x.toPostgres()
-	ry, _ := y.start(nil, func(cfg *jobs.Config, _ *recorder, _ *jobs.Workers) {
+	ry, clientY := y.start(nil, func(cfg *jobs.Config, _ *recorder, _ *jobs.Workers) {
 		cfg.Workers = map[string]int{jobs.QueueMaintenance: 1}
 	})
 	require.ElementsMatch(t, []string{"hangs", "waits"}, []string{ry.next(t).Args.Text, ry.next(t).Args.Text})
@@ -91,6 +91,8 @@ func TestJobsMoveToPostgres(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(x.dir, jobs.FileName))
 	y.enqueue("never", jobs.Options{UniqueKey: "k"})
 	require.Equal(t, "marker", func() string { y.enqueue("marker", jobs.Options{}); return ry.next(t).Args.Text }())
+
+	require.NoError(t, clientY.Stop(context.Background()))
 
 	// And nothing happens at the next start.
 	z := &rig{T: t, url: y.url, dir: y.dir, App: y.open()}
