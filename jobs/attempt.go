@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,22 @@ type attempt struct {
 	job    int64
 	number int // River's count of the attempt
 	meta   meta
+
+	mu     sync.Mutex
+	unsure map[string]bool // parts whose mark may be stored although Begin has failed
+}
+
+// doubts remembers that a mark of this attempt may be stored or not, and says whether
+// it was so before.
+func (a *attempt) doubts(part string, now bool) (before bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before = a.unsure[part]
+	if a.unsure == nil {
+		a.unsure = map[string]bool{}
+	}
+	a.unsure[part] = now
+	return before
 }
 
 type attemptKey struct{}
@@ -56,7 +73,8 @@ func SetResult(ctx context.Context, v any) error {
 
 // Begin marks, durably, that a part of the job begins which must not happen twice:
 // call it before the message leaves. fresh is false when an earlier attempt, or an
-// earlier call, has begun it: whether it happened then is not known. The error is
+// earlier call, has begun it: whether it happened then is not known. A call that fails
+// has begun nothing, and may be made again. The error is
 // [ErrTakenAway] when the job was given to another process, because this one was taken
 // for dead, or cancelled: then the part is no longer this one's to do, or to answer.
 func Begin(ctx context.Context, part string) (fresh bool, err error) {
@@ -64,25 +82,40 @@ func Begin(ctx context.Context, part string) (fresh bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("begin %q: %w", part, err)
 	}
+	fresh, err = a.begin(ctx, part)
+	if errors.Is(err, ErrTakenAway) {
+		return false, err
+	}
+	if err != nil {
+		a.doubts(part, true)
+		return false, fmt.Errorf("begin %q: %w", part, err)
+	}
+	a.doubts(part, false)
+	return fresh, nil
+}
+
+func (a *attempt) begin(ctx context.Context, part string) (fresh bool, err error) {
 	// The row is locked, so that nobody who has seen the job to be over, and its marks,
 	// is overtaken by one more.
-	n, err := a.engine.exec(ctx, "INSERT INTO groundwork_marks (job, part) SELECT id, $2 FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $3"+a.engine.share()+
+	n, err := a.engine.exec(ctx, "INSERT INTO groundwork_marks (job, part, attempt) SELECT id, $2, attempt FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $3"+a.engine.share()+
 		" ON CONFLICT DO NOTHING", a.job, part, a.number)
-	if err != nil {
-		return false, fmt.Errorf("begin %q: %w", part, err)
-	}
-	if n == 1 {
-		return true, nil
+	if err != nil || n == 1 {
+		return err == nil, err
 	}
 	var ours int
-	err = queryRow(ctx, a.engine, []any{&ours}, "SELECT COUNT(*) FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2", a.job, a.number)
-	if err == nil && ours == 0 {
-		err = ErrTakenAway
+	if err := queryRow(ctx, a.engine, []any{&ours}, "SELECT COUNT(*) FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2", a.job, a.number); err != nil {
+		return false, err
 	}
-	if err != nil {
-		return false, fmt.Errorf("begin %q: %w", part, err)
+	if ours == 0 {
+		return false, ErrTakenAway
 	}
-	return false, nil
+	if !a.doubts(part, true) {
+		return false, nil
+	}
+	// The mark may be that of a call which failed because the answer was lost: then
+	// nothing happened since.
+	err = queryRow(ctx, a.engine, []any{&ours}, "SELECT COUNT(*) FROM groundwork_marks WHERE job = $1 AND part = $2 AND attempt = $3", a.job, part, a.number)
+	return ours == 1, err
 }
 
 // Begun returns the parts of the job that were begun.
@@ -166,8 +199,34 @@ func (a *attempts) Work(ctx context.Context, job *rivertype.JobRow, do func(cont
 		}
 		a.ended[job.ID] = time.Now()
 	}()
-	return do(context.WithValue(ctx, attemptKey{}, here))
+	defer cleanPanic()
+	return cleanError(do(context.WithValue(ctx, attemptKey{}, here)))
 }
+
+// cleanError takes the character 0 out of what is told: Postgres stores none, and
+// with one such text the ends of all jobs of this process would wait for ever.
+func cleanError(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "\x00") {
+		return err
+	}
+	clean := errors.New(withoutNull(err.Error()))
+	var cancel *rivertype.JobCancelError
+	if errors.As(err, &cancel) {
+		return river.JobCancel(clean)
+	}
+	return clean
+}
+
+func cleanPanic() {
+	if v := recover(); v != nil {
+		if text := fmt.Sprint(v); strings.Contains(text, "\x00") {
+			panic(withoutNull(text))
+		}
+		panic(v)
+	}
+}
+
+func withoutNull(text string) string { return strings.ReplaceAll(text, "\x00", "\ufffd") }
 
 // held returns the jobs that run here, or ended within d. The others that are said
 // to run here do not: their end was lost, or this process never learned of them.

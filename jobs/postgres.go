@@ -116,7 +116,7 @@ func (p *postgres) compact(ctx context.Context) error {
 func (p *postgres) schema() []string {
 	return []string{
 		"CREATE TABLE IF NOT EXISTS groundwork_relayed (id text PRIMARY KEY, at bigint NOT NULL)",
-		"CREATE TABLE IF NOT EXISTS groundwork_marks (job bigint NOT NULL, part text NOT NULL, PRIMARY KEY (job, part))",
+		"CREATE TABLE IF NOT EXISTS groundwork_marks (job bigint NOT NULL, part text NOT NULL, attempt int NOT NULL, PRIMARY KEY (job, part))",
 		// machine names the system that pid means something in.
 		`CREATE TABLE IF NOT EXISTS groundwork_nodes (
 			id text PRIMARY KEY, host text NOT NULL, pid bigint NOT NULL, machine text NOT NULL, installation text NOT NULL, kind text NOT NULL,

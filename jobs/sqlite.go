@@ -89,7 +89,7 @@ func (s *sqlite) query(ctx context.Context, query string, args ...any) (rows, er
 func (s *sqlite) schema() []string {
 	return []string{
 		"CREATE TABLE IF NOT EXISTS groundwork_relayed (id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID",
-		"CREATE TABLE IF NOT EXISTS groundwork_marks (job INTEGER NOT NULL, part TEXT NOT NULL, PRIMARY KEY (job, part)) WITHOUT ROWID",
+		"CREATE TABLE IF NOT EXISTS groundwork_marks (job INTEGER NOT NULL, part TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (job, part)) WITHOUT ROWID",
 		"CREATE INDEX IF NOT EXISTS groundwork_job_id ON river_job (metadata->>'gwId')",
 		"CREATE INDEX IF NOT EXISTS groundwork_job_unique ON river_job (metadata->>'gwUnique', kind) WHERE metadata->>'gwUnique' IS NOT NULL",
 	}
