@@ -11,7 +11,7 @@ import (
 
 const (
 	// replyLinger is how long an answer waits for others to share its job.
-	replyLinger = 30 * time.Millisecond
+	replyLinger = 20 * time.Millisecond
 
 	// replyTimeout is how long Postgres may take to store answers, each time.
 	replyTimeout = 10 * time.Second
