@@ -19,7 +19,7 @@ const (
 	chunkSize = 100
 
 	// chunkLinger is how long a message waits for others to share its job.
-	chunkLinger = 20 * time.Millisecond
+	chunkLinger = 50 * time.Millisecond
 
 	// maxChunkBytes is the largest job. Package jobs refuses more than 1 MB.
 	maxChunkBytes = 900_000

@@ -37,6 +37,7 @@ type RemoteWorker struct {
 	mu       sync.Mutex
 	gates    map[farLane]*Gate
 	adapters map[farLane]Adapter
+	mail     map[replyTo]*mailbag
 
 	stopping chan struct{}
 	stopOnce sync.Once
@@ -61,7 +62,7 @@ func NewRemoteWorker(opts RemoteWorkerOptions) (*RemoteWorker, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	w := &RemoteWorker{opts: opts, log: opts.Log, providers: map[string]ProviderConfig{}, gates: map[farLane]*Gate{}, adapters: map[farLane]Adapter{},
-		memory: chunkMemory{jobs.Begin, jobs.Reply}, stopping: make(chan struct{})}
+		mail: map[replyTo]*mailbag{}, memory: chunkMemory{jobs.Begin, jobs.Reply}, stopping: make(chan struct{})}
 	var problems []error
 	for _, cfg := range opts.Providers {
 		cfg.ID, cfg.Source = EnvironmentProviderID(cfg.Channel), SourceEnvironment
@@ -161,7 +162,7 @@ func (h handoverWorker) Work(ctx context.Context, job *jobs.Job[HandoverArgs]) e
 	if err := args.Parts.unpack(&parts); err != nil {
 		return jobs.Cancel(fmt.Errorf("messages of a chunk: %w", err))
 	}
-	r := &chunkRun{w: w, job: job, replies: newReplies(ctx, w, job)}
+	r := &chunkRun{w: w, job: job, replies: &replies{w: w, ctx: context.WithoutCancel(ctx), job: job}}
 	adapter, gate, err := w.lane(farLane{args.Share, args.Environment, args.PublicURL})
 	switch cfg := w.providers[args.Share]; {
 	case err != nil && cfg.Channel != "":
