@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -29,6 +28,11 @@ const (
 	listArgs = 400
 )
 
+var (
+	jobStates = []string{jobs.StateAvailable, jobs.StateScheduled, jobs.StateRetryable, jobs.StateRunning, jobs.StateCompleted, jobs.StateCancelled, jobs.StateDiscarded}
+	jobQueues = []string{jobs.QueueCritical, jobs.QueueDefault, jobs.QueueBulk, jobs.QueueMaintenance}
+)
+
 // jobView is a job as a person sees it: without the secrets in it.
 type jobView struct {
 	ID          string              `json:"id"`
@@ -46,6 +50,16 @@ type jobView struct {
 	RunAt       types.DateTime      `json:"runAt"`
 	StartedAt   types.DateTime      `json:"startedAt"`
 	FinishedAt  types.DateTime      `json:"finishedAt"`
+}
+
+// queueView is a queue of the monitor.
+type queueView struct {
+	Queue      string         `json:"queue"`
+	Paused     bool           `json:"paused"`
+	States     map[string]int `json:"states"`     // how many jobs of each; none: absent
+	LastMinute int            `json:"lastMinute"` // how many ended
+	LastHour   int            `json:"lastHour"`
+	OldestDue  types.DateTime `json:"oldestDue"`
 }
 
 // jobResult is what the owner of a job may know of it.
@@ -80,7 +94,7 @@ func oneJob(e *core.RequestEvent) error {
 		return e.UnauthorizedError("Sign in to see the result of a job.", nil)
 	}
 	job, err := jobs.Find(e.Request.Context(), e.App, e.Request.PathValue("id"))
-	if errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, jobs.ErrNotFound) {
 		return noSuchJob(e)
 	}
 	if err != nil {
@@ -110,7 +124,7 @@ func listJobs(e *core.RequestEvent) error {
 		}
 		filter.Limit = n
 	}
-	if filter.State != "" && !slices.Contains(jobs.States, filter.State) {
+	if filter.State != "" && !slices.Contains(jobStates, filter.State) {
 		return e.BadRequestError("There is no such state of a job: use available, scheduled, retryable, running, completed, cancelled or discarded.", nil)
 	}
 	found, err := jobs.List(e.Request.Context(), e.App, filter)
@@ -133,13 +147,28 @@ func listQueues(e *core.RequestEvent) error {
 	if err != nil {
 		return e.InternalServerError("", err)
 	}
-	return e.JSON(http.StatusOK, stats)
+	views := make([]queueView, 0, len(stats))
+	for _, q := range stats {
+		views = append(views, queueView{Queue: q.Queue, Paused: q.Paused, States: q.States, LastMinute: q.LastMinute, LastHour: q.LastHour, OldestDue: dateOf(q.OldestDue)})
+	}
+	// The usual ones first, from the most to the least urgent, also while nothing is in
+	// them.
+	for i := len(jobQueues) - 1; i >= 0; i-- {
+		at := slices.IndexFunc(views, func(v queueView) bool { return v.Queue == jobQueues[i] })
+		first := queueView{Queue: jobQueues[i], States: map[string]int{}}
+		if at >= 0 {
+			first = views[at]
+			views = slices.Delete(views, at, at+1)
+		}
+		views = slices.Insert(views, 0, first)
+	}
+	return e.JSON(http.StatusOK, views)
 }
 
 func actOnJob(act func(ctx context.Context, app core.App, id string) error) func(e *core.RequestEvent) error {
 	return func(e *core.RequestEvent) error {
 		err := act(e.Request.Context(), e.App, e.Request.PathValue("id"))
-		if errors.Is(err, sql.ErrNoRows) {
+		if errors.Is(err, jobs.ErrNotFound) {
 			return noSuchJob(e)
 		}
 		if err != nil {
@@ -156,7 +185,7 @@ func actOnJob(act func(ctx context.Context, app core.App, id string) error) func
 func actOnQueue(act func(ctx context.Context, app core.App, queue string) error) func(e *core.RequestEvent) error {
 	return func(e *core.RequestEvent) error {
 		queue := e.Request.PathValue("queue")
-		if !slices.Contains(jobs.Queues, queue) {
+		if !slices.Contains(jobQueues, queue) {
 			return e.NotFoundError("There is no such queue: there are critical, default, bulk and maintenance.", nil)
 		}
 		if err := act(e.Request.Context(), e.App, queue); err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/dop251/goja"
 	"github.com/pocketbase/pocketbase/core"
-	"github.com/pocketbase/pocketbase/tools/types"
+	dates "github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/groundworkhq/groundwork/jobs"
 )
@@ -50,9 +50,14 @@ func (b *jobsBridge) on(kind string, handler goja.Value) error {
 		hooksDir = v.String()
 	}
 	pool := runtimesOf(b.app, hooksDir)
-	return jobs.AddFunc(jobs.WorkersOf(b.app), kind, func(ctx context.Context, job *jobs.Job[jobs.Raw]) (any, error) {
+	workers := jobs.WorkersOf(b.app)
+	if workers.Has(kind) {
+		return fmt.Errorf("two functions are registered for jobs of the kind %q: keep one", kind)
+	}
+	jobs.AddFunc(workers, kind, func(ctx context.Context, job *jobs.Job[jobs.Raw]) (any, error) {
 		return pool.run(ctx, program, kind, job)
 	})
+	return nil
 }
 
 // enqueue stores a job, in the transaction of the app that is given, if any, and
@@ -73,7 +78,7 @@ func (b *jobsBridge) enqueue(kind string, args any, options map[string]any, apps
 	if len(apps) > 0 && apps[0] != nil {
 		app = apps[0]
 	}
-	return jobs.Enqueue(app, jobs.RawArgs(kind, raw), o)
+	return jobs.Enqueue(app, jobs.Named(kind, raw), o)
 }
 
 func checkKind(kind string) error {
@@ -142,6 +147,6 @@ func timeOf(value any) (time.Time, bool) {
 	if s, ok := value.(string); ok && s == "" {
 		return time.Time{}, false
 	}
-	at, err := types.ParseDateTime(value)
+	at, err := dates.ParseDateTime(value)
 	return at.Time(), err == nil && !at.IsZero()
 }

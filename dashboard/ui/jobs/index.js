@@ -64,7 +64,7 @@ function page() {
       .map((title, i) => t.th({ scope: "col", className: i > 0 && i < 8 ? "txt-right" : "" }, title)))),
     t.tbody(null, ...data.queues.map((q) => t.tr({ "html-data-queue": q.queue },
       t.td(null, t.strong(null, q.queue), q.paused ? t.span({ className: "label warning m-l-5" }, "paused") : null),
-      number(q.available), number(q.running), number(q.scheduled), number(q.retryable), number(q.discarded), number(q.finishedLastMinute), number(q.finishedLastHour),
+      ...["available", "running", "scheduled", "retryable", "discarded"].map((state) => number(q.states[state])), number(q.lastMinute), number(q.lastHour),
       t.td(null, q.oldestDue ? when(q.oldestDue) : "–"),
       t.td({ className: "txt-right" }, t.button({ type: "button", className: "btn sm outline", ariaLabel: `${q.paused ? "Resume" : "Pause"} the queue ${q.queue}`, onclick: () => pauseOrResume(q) },
         t.span({ className: "txt" }, q.paused ? "Resume" : "Pause")))))));
