@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,8 +146,34 @@ func (a *attempts) Work(ctx context.Context, job *rivertype.JobRow, do func(cont
 		}
 		a.ended[job.ID] = time.Now()
 	}()
-	return do(context.WithValue(ctx, attemptKey{}, here))
+	defer cleanPanic()
+	return cleanError(do(context.WithValue(ctx, attemptKey{}, here)))
 }
+
+// cleanError takes the character 0 out of what is told: Postgres stores none, and
+// with one such text the ends of all jobs of this process would wait for ever.
+func cleanError(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "\x00") {
+		return err
+	}
+	clean := errors.New(withoutNull(err.Error()))
+	var cancel *rivertype.JobCancelError
+	if errors.As(err, &cancel) {
+		return river.JobCancel(clean)
+	}
+	return clean
+}
+
+func cleanPanic() {
+	if v := recover(); v != nil {
+		if text := fmt.Sprint(v); strings.Contains(text, "\x00") {
+			panic(withoutNull(text))
+		}
+		panic(v)
+	}
+}
+
+func withoutNull(text string) string { return strings.ReplaceAll(text, "\x00", "\ufffd") }
 
 // held returns the jobs that run here, or ended within d. The others that are said
 // to run here do not: their end was lost, or this process never learned of them.

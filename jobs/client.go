@@ -153,8 +153,9 @@ func (c *Client) prepare(ctx context.Context) error {
 		if n > 0 {
 			c.log.Warn("jobs that the last process left running go on", "jobs", n)
 		}
+		return nil
 	}
-	return nil
+	return c.move(ctx)
 }
 
 func (c *Client) relayLoop(ctx context.Context) {

@@ -263,14 +263,18 @@ func riverConfig(id string, queues map[string]int, workers *Workers, stopTimeout
 		// How long finished jobs are kept is a matter of each installation: see clean.
 		CancelledJobRetentionPeriod: -1, CompletedJobRetentionPeriod: -1, DiscardedJobRetentionPeriod: -1,
 		ErrorHandler:    errorLog{log},
-		JobStuckHandler: attempts.stuck,
-		Middleware:      []rivertype.Middleware{attempts},
+		JobStuckHandler: attempts.stuck, JobStuckThreshold: stuckAfter,
+		Middleware: []rivertype.Middleware{attempts},
 	}
 	for name, n := range queues {
 		cfg.Queues[name] = river.QueueConfig{MaxWorkers: n}
 	}
 	return cfg
 }
+
+// stuckAfter is how long after its time an attempt may go on before another one
+// takes its place beside it.
+var stuckAfter = 10 * time.Second
 
 // fetchCooldown is the shortest time between two looks for jobs.
 const fetchCooldown = 5 * time.Millisecond

@@ -43,7 +43,7 @@ type Info struct {
 	Args, Result json.RawMessage
 
 	Attempt, MaxAttempts int
-	Errors               []AttemptError
+	Errors               []AttemptError // never nil
 
 	// Times are UTC. StartedAt is of the latest attempt; zero when there was none.
 	// FinishedAt is zero for a job that did not end.
@@ -90,6 +90,7 @@ func scanJob(p place, found rows) (river int64, info Info, err error) {
 	if result != "" {
 		info.Result = json.RawMessage(result)
 	}
+	info.Errors = []AttemptError{}
 	if failures != "" {
 		if err := json.Unmarshal([]byte(failures), &info.Errors); err != nil {
 			return 0, Info{}, fmt.Errorf("read errors of job: %w", err)
@@ -193,7 +194,7 @@ func findWaiting(_ context.Context, app core.App, id string) (*Info, error) {
 }
 
 func (r outboxRow) info() Info {
-	info := Info{ID: r.ID, Kind: r.Kind, Queue: r.Queue, State: StateAvailable, Args: json.RawMessage(r.Args), MaxAttempts: r.MaxAttempts, Owner: r.Owner, Priority: r.Priority}
+	info := Info{ID: r.ID, Kind: r.Kind, Queue: r.Queue, State: StateAvailable, Args: json.RawMessage(r.Args), MaxAttempts: r.MaxAttempts, Errors: []AttemptError{}, Owner: r.Owner, Priority: r.Priority}
 	if r.Share != "" {
 		info.Queue = sharedQueue(r.Queue, r.Share)
 	}

@@ -76,7 +76,7 @@ func newRow(args Args, o Options) (outboxRow, error) {
 	}
 	row := outboxRow{ID: security.RandomStringWithAlphabet(core.DefaultIdLength, core.DefaultIdAlphabet), Kind: args.Kind(), Args: string(cleanJSON(raw)),
 		Queue: cmp.Or(o.Queue, QueueDefault), Priority: cmp.Or(o.Priority, defaultPriority), MaxAttempts: cmp.Or(o.MaxAttempts, defaultMaxAttempts),
-		UniqueKey: strings.ToValidUTF8(strings.ReplaceAll(o.UniqueKey, "\x00", " "), " "), RequestID: strings.ToValidUTF8(strings.ReplaceAll(o.RequestID, "\x00", " "), " "),
+		UniqueKey: strings.ToValidUTF8(withoutNull(o.UniqueKey), "\ufffd"), RequestID: strings.ToValidUTF8(withoutNull(o.RequestID), "\ufffd"),
 		CreatedAt: time.Now().UTC().Format(timeLayout), Owner: o.Owner, Share: o.Share}
 	if !o.RunAt.IsZero() {
 		row.RunAt = o.RunAt.UTC().Format(timeLayout)
@@ -121,6 +121,8 @@ func (r outboxRow) check() error {
 		return fmt.Errorf("the priority %d cannot be one: use 1 (first) to 4 (last)", r.Priority)
 	case r.MaxAttempts < 1 || r.MaxAttempts > 1000:
 		return fmt.Errorf("%d attempts cannot be: use 1 to 1000", r.MaxAttempts)
+	case !json.Valid([]byte(r.Args)):
+		return errors.New("its args are not JSON")
 	case r.Owner != "" && strings.Count(r.Owner, "/") != 1:
 		return fmt.Errorf("the owner %q cannot be one: write <collectionId>/<recordId>", r.Owner)
 	}

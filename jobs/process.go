@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,8 +31,8 @@ const (
 	// statementLimit bounds a statement of the upkeep.
 	statementLimit = 10 * time.Second
 
-	// firstLook is how long the start waits for a Postgres that does not answer
-	// before it goes on without.
+	// firstLook is how long the start waits for a Postgres that does not answer, or
+	// to which jobs move, before it goes on without.
 	firstLook = 5 * time.Second
 )
 
@@ -69,44 +70,51 @@ type process struct {
 	loops   sync.WaitGroup
 }
 
-// start begins to work. With a database that others share it goes on trying in the
-// background when that does not answer.
+// start begins to work. With a database that others share it goes on in the
+// background when that does not answer, and tries again.
 func (p *process) start(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.cancel = cancel
-	first, done := context.WithTimeout(run, firstLook)
-	err := p.open(first, run)
-	done()
-	if err == nil {
+	if !p.shared {
+		if err := p.open(run); err != nil {
+			cancel()
+			return err
+		}
 		return nil
 	}
-	if !p.shared {
-		cancel()
-		return err
-	}
-	p.log.Error("The jobs database cannot be used. Jobs are kept in the outbox, and it is tried again.", "error", err)
+	done := make(chan struct{})
 	p.loops.Go(func() {
-		for wait(run, beatEvery) {
-			if err := p.open(run, run); err == nil {
-				p.log.Info("The jobs database can be used now.")
+		says := trouble{log: p.log, begins: "The jobs database cannot be used. Jobs are kept in the outbox, and it is tried again.", ends: "The jobs database can be used now."}
+		for first := true; ; first = false {
+			err := p.open(run)
+			says.tell(run, err)
+			if first {
+				close(done)
+			}
+			if err == nil || !wait(run, beatEvery) {
 				return
 			}
 		}
 	})
+	select {
+	case <-done:
+	case <-time.After(firstLook):
+		p.log.Warn("The jobs database takes long to answer. Jobs are kept in the outbox until it does.")
+	}
 	return nil
 }
 
 // open makes the tables, and starts what runs until run ends.
-func (p *process) open(ctx, run context.Context) error {
-	if err := p.engine.migrate(ctx); err != nil {
+func (p *process) open(run context.Context) error {
+	if err := p.engine.migrate(run); err != nil {
 		return err
 	}
 	if p.shared {
-		if err := p.join(ctx); err != nil {
+		if err := p.join(run); err != nil {
 			return err
 		}
 	}
-	if err := p.ready(ctx); err != nil {
+	if err := p.ready(run); err != nil {
 		return err
 	}
 	if err := p.engine.start(run); err != nil {
@@ -126,17 +134,25 @@ func (p *process) stop(ctx context.Context) error {
 	}
 	var err error
 	if p.started.Load() {
-		err = p.engine.stop(ctx)
+		err = p.engine.stop(ctx) // while it is said that the node lives
 	}
 	p.cancel()
 	p.loops.Wait()
-	if err == nil && p.started.Load() && p.shared {
-		here.Delete(p.node.id)
-		if _, gone := p.engine.exec(ctx, "DELETE FROM groundwork_nodes WHERE id = $1", p.node.id); gone != nil {
-			p.log.Warn("this process could not sign off from the jobs database; the others notice by themselves", "error", gone)
+	if !p.started.Load() {
+		return nil
+	}
+	if err = errors.Join(err, p.engine.stop(ctx)); err != nil { // it may just have started
+		return err
+	}
+	here.Delete(p.node.id)
+	if p.shared {
+		ctx, cancel := context.WithTimeout(ctx, statementLimit)
+		defer cancel()
+		if _, err := p.engine.exec(ctx, "DELETE FROM groundwork_nodes WHERE id = $1", p.node.id); err != nil {
+			p.log.Warn("this process could not sign off from the jobs database; the others notice by themselves", "error", err)
 		}
 	}
-	return err
+	return nil
 }
 
 // here are the nodes of this process.

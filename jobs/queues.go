@@ -14,12 +14,24 @@ import (
 // PauseQueue stops that jobs of a queue are begun, in all processes; what runs goes
 // on. It is remembered until [ResumeQueue].
 func PauseQueue(ctx context.Context, app core.App, queue string) error {
-	return withPlace(ctx, app, func(p place) error { return p.pauseQueue(ctx, queueNamed(p, queue)) })
+	return withQueue(ctx, app, queue, engine.pauseQueue)
 }
 
 // ResumeQueue ends [PauseQueue].
 func ResumeQueue(ctx context.Context, app core.App, queue string) error {
-	return withPlace(ctx, app, func(p place) error { return p.resumeQueue(ctx, queueNamed(p, queue)) })
+	return withQueue(ctx, app, queue, engine.resumeQueue)
+}
+
+func withQueue(ctx context.Context, app core.App, queue string, do func(engine, context.Context, string) error) error {
+	known := false
+	err := withPlace(ctx, app, func(p place) error {
+		known = true
+		return do(p.engine, ctx, queueNamed(p, queue))
+	})
+	if err == nil && !known {
+		err = ErrNotFound // no job was ever taken
+	}
+	return err
 }
 
 // QueueStats is what is known of a queue.

@@ -51,7 +51,7 @@ func NewRemote(workers *Workers, cfg RemoteConfig) (*Remote, error) {
 	queues := map[string]int{}
 	for queue, n := range cfg.Queues {
 		for _, share := range cfg.Shares {
-			if err := (outboxRow{Kind: "any.kind", Queue: queue, Share: share, Priority: 1, MaxAttempts: 1}).check(); err != nil {
+			if err := (outboxRow{Kind: "any.kind", Args: "{}", Queue: queue, Share: share, Priority: 1, MaxAttempts: 1}).check(); err != nil {
 				return nil, err
 			}
 			queues[sharedQueue(queue, share)] = n
@@ -61,7 +61,7 @@ func NewRemote(workers *Workers, cfg RemoteConfig) (*Remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Remote{process{shared: true, log: cfg.Log, attempts: newAttempts(cfg.Log), node: newNode(cfg.Host, nodeWorker, "", cfg.Queues, cfg.Shares)}}
+	r := &Remote{process{shared: true, log: cfg.Log, attempts: newAttempts(cfg.Log), ready: func(context.Context) error { return nil }, node: newNode(cfg.Host, nodeWorker, "", cfg.Queues, cfg.Shares)}}
 	river := riverConfig(r.node.id, queues, workers, cfg.StopTimeout, cfg.Log, r.attempts)
 	river.FetchOnlyKnownKinds = true
 	if r.engine, err = newPostgres(db, river); err != nil {
