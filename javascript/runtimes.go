@@ -142,6 +142,10 @@ func resultOf(vm *goja.Runtime, v goja.Value) (any, error) {
 // plainError is what a script threw, without the places in runtime code. An error of
 // Go stays what it is: jobs.Cancel and jobs.Snooze are such.
 func plainError(err error) error {
+	var deep *goja.StackOverflowError
+	if errors.As(err, &deep) {
+		return errors.New("a function calls itself without end: the stack is full")
+	}
 	var exception *goja.Exception
 	if !errors.As(err, &exception) {
 		return err
