@@ -84,6 +84,7 @@ await p.locator("input[type=password]").fill(rootPassword);
 await p.getByRole("button", { name: /login/i }).first().click();
 await p.waitForURL(/collections/);
 
+const state = (id, text) => row(id).locator(".label").getByText(text, { exact: true }).waitFor();
 const row = (id) => p.locator(`[data-job="${id}"]`);
 const dialog = p.getByRole("dialog");
 const open = async (id) => {
@@ -97,10 +98,10 @@ const close = async () => {
 
 await step("each fault has a sentence", async () => {
   await p.getByRole("link", { name: "Jobs" }).click();
-  await row(broken.throws).getByText("given up").waitFor();
-  await row(broken.large).getByText("done").waitFor();
-  await row(broken.hangs).getByText("running").waitFor();
-  await row(broken.again).getByText("cancelled").waitFor();
+  await state(broken.throws, "given up");
+  await state(broken.large, "done");
+  await state(broken.hangs, "running");
+  await state(broken.again, "cancelled");
   await picture("jobs");
   assert.deepEqual(await axeFaults(p, ".page-content"), []);
   await open(broken.throws);
@@ -117,12 +118,12 @@ await step("one that hangs is cancelled, one that failed is run again", async ()
   await open(broken.hangs);
   await dialog.getByRole("button", { name: "Cancel this job" }).click();
   await close();
-  await row(broken.hangs).getByText("cancelled").waitFor();
+  await state(broken.hangs, "cancelled");
   await open(broken.again);
   await dialog.getByText("there is no paper").waitFor();
   await dialog.getByRole("button", { name: "Run it again" }).click();
   await close();
-  await row(broken.again).getByText("done").waitFor();
+  await state(broken.again, "done");
   assert.equal((await job(ana, broken.again)).result, "printed");
 });
 
@@ -144,10 +145,10 @@ await step("a queue is paused and goes on", async () => {
   await p.getByRole("button", { name: "Yes" }).click();
   await p.locator('[data-queue="bulk"]').getByText("paused").waitFor();
   const id = await enqueue(ana, "shop.price", { n: 3 }, { queue: "bulk" });
-  await row(id).getByText("waiting").waitFor();
+  await state(id, "waiting");
   await picture("paused");
   await p.getByRole("button", { name: "Resume the queue bulk" }).click();
-  await row(id).getByText("done").waitFor();
+  await state(id, "done");
 });
 
 assert.deepEqual(faults, []);

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func (b *jobsBridge) on(kind string, handler goja.Value) error {
 	}
 	// As with PocketBase's hooks, the function runs elsewhere than where it was
 	// written: only its text goes there.
-	program, err := goja.Compile("$jobs.on("+kind+")", "("+handler.String()+")", true)
+	program, err := compile(kind, handler.String())
 	if err != nil {
 		return fmt.Errorf("the function for jobs of the kind %q cannot be read: %w", kind, err)
 	}
@@ -58,6 +59,21 @@ func (b *jobsBridge) on(kind string, handler goja.Value) error {
 		return pool.run(ctx, program, kind, job)
 	})
 	return nil
+}
+
+// compile reads the text of a function. That of an arrow function lacks the
+// parentheses that its expression ends with, such as of (job) => ({a: 1}).
+func compile(kind, text string) (program *goja.Program, err error) {
+	for closing := range 4 {
+		var failed error
+		if program, failed = goja.Compile("$jobs.on("+kind+")", "("+text+strings.Repeat(")", closing)+")", true); failed == nil {
+			return program, nil
+		}
+		if err == nil {
+			err = failed
+		}
+	}
+	return nil, err
 }
 
 // enqueue stores a job, in the transaction of the app that is given, if any, and
@@ -140,6 +156,9 @@ func jobOptions(options map[string]any) (o jobs.Options, err error) {
 
 func whole(value any, least, most int64) (int, bool) {
 	n, ok := value.(int64)
+	if f, decoded := value.(float64); decoded { // out of a request's JSON
+		n, ok = int64(f), f == math.Trunc(f)
+	}
 	return int(n), ok && n >= least && n <= most
 }
 

@@ -47,6 +47,7 @@ func TestJobsOfScripts(t *testing.T) {
 			const shelf = require(__hooks + "/shelf.js");
 			return {price: shelf.price(job.args.n), attempt: job.attempt, app: $app.isDev() !== undefined};
 		});
+		$jobs.on("shop.short", (job) => ({twice: job.args.n * 2}));
 		$jobs.on("shop.wait", async (job) => { await null; return job.args });
 		$jobs.on("shop.never", (job) => new Promise(() => {}));
 		$jobs.on("shop.cancelled", (job) => job.cancel("there is no paper"));
@@ -69,6 +70,7 @@ func TestJobsOfScripts(t *testing.T) {
 	require.JSONEq(t, `{"price": 6, "attempt": 1, "app": true}`, string(job.Result))
 	require.Equal(t, ana.Collection().Id+"/"+ana.Id, job.Owner)
 
+	require.JSONEq(t, `{"twice": 4}`, string(ended(t, app, enqueue(`$jobs.enqueue("shop.short", {n: 2})`)).Result))
 	require.JSONEq(t, `[1]`, string(ended(t, app, enqueue(`$jobs.enqueue("shop.wait", [1])`)).Result), "an async handler")
 	for kind, sentence := range map[string]string{
 		"shop.cancelled": "there is no paper",

@@ -95,13 +95,6 @@ export const menuEntry = ({ icon, text, danger = false, onclick }) =>
     t.i({ className: icon, ariaHidden: true }),
     t.span({ className: "txt" }, text));
 
-// addPage adds a page for superusers, with a link at the top. Only while the
-// extension starts.
-export function addPage({ path, label, icon, page }) {
-  app.routes.superuserOnly(path, page);
-  app.store.headerLinks.splice(-1, 0, { href: path, label, icon }); // Settings stay last
-}
-
 // pageShell is a page in the looks of the dashboard.
 export function pageShell({ title, content, onmount = () => {}, onunmount = () => {} }) {
   app.store.title = title;

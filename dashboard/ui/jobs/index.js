@@ -1,17 +1,13 @@
 // The job monitor, at #/jobs: the queues with what waits and what was done, and the
 // jobs of one state. It looks again every few seconds while it is open.
-import { addPage, ask, t, store, request, done, failed, pageShell, when } from "../pocketbase.js";
+import { ask, done, failed, pageShell, request, store, t, when } from "../pocketbase.js";
 import { openJob } from "./job.js";
 import { states, titleOf } from "./words.js";
 
 // How often the page looks again, in milliseconds.
 const pause = 3000;
 
-export function start() {
-  addPage({ path: "#/jobs", label: "Jobs", icon: "ri-stack-line", page });
-}
-
-function page() {
+export function page() {
   const data = store({ queues: [], items: [], next: "", state: "", queue: "", kind: "", loading: true, error: "" });
   let open = true, asked = 0;
 
@@ -70,13 +66,13 @@ function page() {
         t.span({ className: "txt" }, q.paused ? "Resume" : "Pause")))))));
 
   const filter = () => t.div({ className: "inline-flex gap-sm m-b-base m-t-base" },
-    t.select({ ariaLabel: "State", name: "state", onchange: (e) => choose({ state: e.target.value }) },
+    t.div({ className: "field" }, t.select({ ariaLabel: "State", name: "state", onchange: (e) => choose({ state: e.target.value }) },
       t.option({ value: "" }, "All jobs"),
-      ...Object.entries(states).map(([value, { text }]) => t.option({ value, selected: () => data.state === value }, text))),
-    t.select({ ariaLabel: "Queue", name: "queue", onchange: (e) => choose({ queue: e.target.value }) },
+      ...Object.entries(states).map(([value, { text }]) => t.option({ value }, text)))),
+    t.div({ className: "field" }, t.select({ ariaLabel: "Queue", name: "queue", onchange: (e) => choose({ queue: e.target.value }) },
       t.option({ value: "" }, "All queues"),
-      ...["critical", "default", "bulk", "maintenance"].map((value) => t.option({ value, selected: () => data.queue === value }, value))),
-    t.input({ type: "search", ariaLabel: "Kind", name: "kind", placeholder: "Kind, such as notification.plan", onchange: (e) => choose({ kind: e.target.value }) }));
+      ...["critical", "default", "bulk", "maintenance"].map((value) => t.option({ value }, value)))),
+    t.div({ className: "field" }, t.input({ type: "search", ariaLabel: "Kind", name: "kind", placeholder: "Kind, such as notification.plan", onchange: (e) => choose({ kind: e.target.value }) })));
 
   const rows = () => t.table({ className: "responsive-table", "html-data-jobs": "list" },
     t.thead(null, t.tr(null, ...["Job", "State", "Queue", "Attempt", "Added", "Last error"].map((title) => t.th({ scope: "col" }, title)))),
@@ -88,11 +84,11 @@ function page() {
           onkeydown: (e) => (e.key === "Enter" || e.key === " ") && (e.preventDefault(), openJob(job.id, look)),
         },
         t.td(null, t.div(null, titleOf(job.kind)), t.small({ className: "txt-hint" }, `${job.kind} · ${job.id}`)),
-        t.td(null, t.span({ className: `label ${states[job.state]?.className ?? ""}` }, states[job.state]?.text ?? job.state)),
+        t.td({ className: "txt-nowrap" }, t.span({ className: `label ${states[job.state]?.className ?? ""}`, style: "white-space:nowrap" }, states[job.state]?.text ?? job.state)),
         t.td(null, job.queue),
-        t.td(null, `${job.attempt} of ${job.maxAttempts}`),
+        t.td({ style: "white-space:nowrap" }, `${job.attempt} of ${job.maxAttempts}`),
         t.td(null, when(job.created)),
-        t.td({ className: "txt-ellipsis" }, job.errors.length ? job.errors[job.errors.length - 1].error : "")))));
+        t.td({ style: "overflow-wrap:anywhere" }, job.errors.length ? job.errors[job.errors.length - 1].error : "")))));
 
   return pageShell({
     title: "Jobs",

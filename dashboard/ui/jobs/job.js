@@ -35,7 +35,7 @@ export async function openJob(id, changed) {
         line("State", t.span({ className: `label ${states[job.state]?.className ?? ""}` }, states[job.state]?.text ?? job.state)),
         line("Id", job.id), line("Kind", job.kind), line("Queue", `${job.queue}, priority ${job.priority}`),
         line("Attempts", `${job.attempt} of ${job.maxAttempts}`), line("Host", job.host),
-        line("Added", when(job.created)), line("Not before", job.runAt && job.runAt > job.created ? when(job.runAt) : ""),
+        line("Added", when(job.created)), line("Not before", job.runAt && new Date(job.runAt) - new Date(job.created) > 1000 ? when(job.runAt) : ""),
         line("Began", job.startedAt && when(job.startedAt)), line("Ended", job.finishedAt && when(job.finishedAt)),
       ].filter(Boolean))),
       ...[code("What it was given", job.args), code("Result", job.result)].filter(Boolean).flat(),
@@ -47,6 +47,7 @@ export async function openJob(id, changed) {
   const element = dialog({
     title: () => titleOf(data.job?.kind ?? "") || "Job",
     size: "lg",
+    scrolls: true,
     content: [content, () => data.error && t.div({ className: "alert danger m-t-base", role: "alert" }, data.error)],
     buttons: [
       button({ text: "Close", className: "transparent m-r-auto", onclick: () => closeModal(element) }),
