@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -175,13 +174,21 @@ func cleanPanic() {
 
 func withoutNull(text string) string { return strings.ReplaceAll(text, "\x00", "\ufffd") }
 
-// held returns the jobs that run here, or ended within d. The others that are said
-// to run here do not: their end was lost, or this process never learned of them.
-func (a *attempts) held(d time.Duration) []int64 {
+// has says whether a job runs here, or ended a moment ago. One that is said to run
+// here, and does not, is lost: the news of its end was, or this process never learned
+// that it took the job.
+func (a *attempts) has(job int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.ended, func(_ int64, at time.Time) bool { return time.Since(at) > d })
-	return slices.Concat(slices.Collect(maps.Keys(a.running)), slices.Collect(maps.Keys(a.ended)))
+	at, ended := a.ended[job]
+	return a.running[job] > 0 || ended && time.Since(at) <= lostAfter
+}
+
+// forget drops what ended long ago.
+func (a *attempts) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.ended, func(_ int64, at time.Time) bool { return time.Since(at) > lostAfter })
 }
 
 // stuck is told of an attempt that goes on although its time is up: one that does

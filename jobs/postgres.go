@@ -115,6 +115,9 @@ func (p *postgres) compact(ctx context.Context) error {
 
 func (p *postgres) schema() []string {
 	return []string{
+		// Nothing reads these two of River's, and every step of a job would write them.
+		"DROP INDEX IF EXISTS river_job_args_index",
+		"DROP INDEX IF EXISTS river_job_metadata_index",
 		"CREATE TABLE IF NOT EXISTS groundwork_relayed (id text PRIMARY KEY, at bigint NOT NULL)",
 		"CREATE TABLE IF NOT EXISTS groundwork_marks (job bigint NOT NULL, part text NOT NULL, PRIMARY KEY (job, part))",
 		// machine names the system that pid means something in.

@@ -309,20 +309,37 @@ func (p *process) upkeep(ctx context.Context, i int) error {
 	if i%5 != 0 {
 		return nil
 	}
+	p.attempts.forget()
 	return p.freeLost(ctx)
 }
 
 // freeLost frees jobs that are said to run here and do not: the answer to taking
 // them, or the news of their end, was lost with a connection or on a full disk.
 func (p *process) freeLost(ctx context.Context) error {
-	which := p.engine.node() + " = $2 AND attempted_at < " + p.engine.ago(lostAfter)
-	args := []any{p.node.id}
-	if held := p.attempts.held(lostAfter); len(held) > 0 {
-		parameters, ids := list(3, held)
-		which += " AND id NOT IN (" + parameters + ")"
-		args = append(args, ids...)
+	found, err := p.engine.query(ctx, "SELECT id FROM river_job WHERE state = 'running' AND "+p.engine.node()+" = $1 AND attempted_at < "+p.engine.ago(lostAfter), p.node.id)
+	if err != nil {
+		return fmt.Errorf("find lost jobs: %w", err)
 	}
-	n, err := free(ctx, p.engine, p.engine, which, args...)
+	defer found.Close()
+	var lost []int64
+	for found.Next() {
+		var id int64
+		if err := found.Scan(&id); err != nil {
+			return fmt.Errorf("find lost jobs: %w", err)
+		}
+		if !p.attempts.has(id) {
+			lost = append(lost, id)
+		}
+	}
+	if err := found.Err(); err != nil {
+		return fmt.Errorf("find lost jobs: %w", err)
+	}
+	found.Close()
+	if len(lost) == 0 {
+		return nil
+	}
+	parameters, args := list(2, lost)
+	n, err := free(ctx, p.engine, p.engine, "id IN ("+parameters+")", args...)
 	if err == nil && n > 0 {
 		p.log.Warn("jobs whose end could not be stored are done again", "jobs", n)
 	}
