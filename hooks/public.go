@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -25,6 +26,10 @@ func (g *groundwork) bindPublic() {
 				route := e.Router.GET("/{path...}", apis.Static(g.cfg.Public, g.cfg.PublicFallback))
 				if g.cfg.PublicIsOurs {
 					route.BindFunc(func(e *core.RequestEvent) error {
+						// A mistyped route is no page: the SDK would take it for an empty answer.
+						if path := e.Request.PathValue(apis.StaticWildcardParam); path == "api" || strings.HasPrefix(path, "api/") {
+							return e.NotFoundError("", nil)
+						}
 						e.Response.Header().Set("Content-Security-Policy", publicCSP)
 						return e.Next()
 					})
