@@ -14,7 +14,7 @@ func TestAWrongFormatIsToldWithItsFix(t *testing.T) {
 	root, person := app.Token(app.Superuser("root@example.com")), app.User("ana@example.com")
 	for _, tc := range []struct {
 		collection, field, code, want string
-		body                    map[string]any
+		body                          map[string]any
 	}{
 		{"notification_templates", "key", "validation_invalid_format", "without spaces, such as order_shipped.", map[string]any{"key": "Order shipped", "title": "On its way"}},
 		{"notification_topics", "key", "validation_invalid_format", "without spaces", map[string]any{"key": "team news", "name": "News"}},
