@@ -23,13 +23,16 @@ func (g *groundwork) bindPublic() {
 		// As late as possible: any route of the app's own comes first.
 		Id: "groundwork.public.serve", Priority: 999, Func: func(e *core.ServeEvent) error {
 			if !e.Router.HasRoute(http.MethodGet, "/{path...}") {
-				route := e.Router.GET("/{path...}", apis.Static(g.cfg.Public, g.cfg.PublicFallback))
+				page, filesOnly := apis.Static(g.cfg.Public, g.cfg.PublicFallback), apis.Static(g.cfg.Public, false)
+				route := e.Router.GET("/{path...}", func(e *core.RequestEvent) error {
+					// A mistyped route is no page: the SDK would take it for an empty answer.
+					if strings.HasPrefix(e.Request.PathValue(apis.StaticWildcardParam), "api/") {
+						return filesOnly(e)
+					}
+					return page(e)
+				})
 				if g.cfg.PublicIsOurs {
 					route.BindFunc(func(e *core.RequestEvent) error {
-						// A mistyped route is no page: the SDK would take it for an empty answer.
-						if path := e.Request.PathValue(apis.StaticWildcardParam); path == "api" || strings.HasPrefix(path, "api/") {
-							return e.NotFoundError("", nil)
-						}
 						e.Response.Header().Set("Content-Security-Policy", publicCSP)
 						return e.Next()
 					})
