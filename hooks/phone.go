@@ -178,9 +178,7 @@ func (p *phoneSignIn) requestVerification(e *core.RequestEvent) error {
 // readPhone returns the number of a request in E.164, or why no code is sent to
 // such a number, whoever has it.
 func (p *phoneSignIn) readPhone(e *core.RequestEvent, s accounts.PhoneSettings, own string) (string, error) {
-	body := struct {
-		Phone string `json:"phone" form:"phone"`
-	}{}
+	body := phoneForm{}
 	if err := e.BindBody(&body); err != nil {
 		return "", e.BadRequestError(`The request body cannot be read: send {"phone": "+4915112345678"}.`, err)
 	}
@@ -357,14 +355,11 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	if !isAuthWithOTP(e) || !p.ready(e.App) {
 		return e.Next()
 	}
-	body := struct {
-		OTPID    string `json:"otpId" form:"otpId"`
-		Password string `json:"password" form:"password"`
-	}{}
-	if err := e.BindBody(&body); err != nil || body.OTPID == "" || body.Password == "" || len(body.Password) > 71 {
+	body := otpForm{} // what the limits read, in every content type
+	if err := e.BindBody(&body); err != nil || body.OTPId == "" || body.Password == "" || len(body.Password) > 71 {
 		return e.Next() // PocketBase says what is wrong
 	}
-	known, err := p.codes().Known(e.App, body.OTPID, accounts.PurposeSignIn)
+	known, err := p.codes().Known(e.App, body.OTPId, accounts.PurposeSignIn)
 	if err != nil {
 		return e.InternalServerError("The code cannot be checked right now; try again.", err)
 	}
@@ -377,7 +372,7 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	}
 	e.Set(core.RequestEventKeyInfoContext, core.RequestInfoContextOTP)
 
-	code, err := p.match(e.App, accounts.PurposeSignIn, collection, body.OTPID, body.Password)
+	code, err := p.match(e.App, accounts.PurposeSignIn, collection, body.OTPId, body.Password)
 	var record *core.Record
 	if err == nil {
 		err = e.App.RunInTransaction(func(txApp core.App) error {

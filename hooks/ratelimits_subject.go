@@ -31,7 +31,8 @@ const (
 // The forms of the routes that concern an account. They have the names and types
 // of the handlers' own forms, and are read by the same function: what one of
 // them cannot read the other cannot either, and a key that is repeated, or
-// written in capitals, means the same to both.
+// written in capitals, means the same to both. XML goes by the names of the fields
+// in Go: the routes by phone have these very forms.
 type (
 	passwordForm struct {
 		Identity      string `form:"identity" json:"identity"`
