@@ -17,6 +17,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 	"github.com/spf13/cast"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -163,7 +164,10 @@ func (s *subject) resolve() error {
 		}
 	case "request-phone-otp", "request-phone-verification":
 		form := &phoneForm{}
-		if err = s.bind(form); err == nil && form.Phone != "" {
+		if err = s.bind(form); err == nil && form.Phone == "" && action == "request-phone-verification" && e.Auth != nil {
+			form.Phone = e.Auth.GetString(accounts.FieldPhone) // nothing means the own number
+		}
+		if err == nil && form.Phone != "" {
 			s.fields = map[string]string{"phone": form.Phone}
 			account = s.byPhone(form.Phone)
 		}
@@ -279,18 +283,16 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// byPhone is the account whose verified phone it is. A number that nobody has
-// verified stands for itself, whoever wrote it into their record.
+// byPhone is the account that a code for the number leads into. A number that leads
+// nowhere stands for itself, whoever wrote it into their record.
 func (s *subject) byPhone(phone string) ratelimit.Key {
 	if normal, err := notifications.NormalizePhone(phone); err == nil {
 		phone = normal
 	} else {
 		phone = strings.TrimSpace(phone)
 	}
-	if s.collection.Fields.GetByName("phone") != nil && s.collection.Fields.GetByName("phoneVerified") != nil {
-		record := &core.Record{}
-		err := s.event.App.RecordQuery(s.collection).AndWhere(dbx.HashExp{"phone": phone, "phoneVerified": true}).Limit(1).One(record)
-		if err == nil {
+	if accounts.HasPhone(s.collection) {
+		if record, _, err := accounts.FindByPhone(s.event.App, s.collection, phone); err == nil && record != nil {
 			return s.limits.accountOf(record)
 		}
 	}
