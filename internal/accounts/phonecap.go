@@ -43,9 +43,9 @@ type Text struct {
 	// Capped is one too many: it is not sent and was not counted.
 	Capped bool
 
-	// Listed is one that gets a row among the deliveries: everyone that is sent, and
-	// as many of the others as there might be sent. Nobody has to have an account to
-	// ask for codes, and the disk is not theirs to fill.
+	// Listed is one that gets a row among the deliveries: everyone that is sent or was
+	// asked for by an owner, and of the others as many as there might be sent. Nobody
+	// has to have an account to ask for codes, and the disk is not theirs to fill.
 	Listed bool
 }
 
@@ -80,7 +80,7 @@ func (c Codes) CountText(txApp core.App, collection, phone string, s PhoneSettin
 	var t Text
 	t.Capped = wanted && (n.All >= asker.most(s.MaxPerHour) || n.Prefix >= asker.most(s.MaxPerPrefixPerHour))
 	counted := wanted && !t.Capped
-	if t.Listed = counted || n.Unsent < s.MaxPerHour; !t.Listed {
+	if t.Listed = counted || asker != Stranger || n.Unsent < s.MaxPerHour; !t.Listed {
 		return t, nil
 	}
 	_, err = txApp.DB().Insert("groundwork_phone_texts", dbx.Params{"collection": collection, "prefixKey": key, "counted": counted, "at": now}).Execute()
