@@ -74,10 +74,12 @@ func TestTheDemoSendsNothingByItself(t *testing.T) {
 func TestAFolderInUseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	for says, use := range map[string]func(app *pbtest.App){
-		"there are records in users":                  func(app *pbtest.App) { app.User("ana@example.com") },
-		"it has the collection visits":                func(app *pbtest.App) { require.NoError(t, app.Save(core.NewBaseCollection("visits"))) },
-		"there are records in notification_templates": func(app *pbtest.App) { app.Record(notifications.CollectionTemplates, map[string]any{"key": "x", "title": "x"}) },
-		"there are records in notifications":          func(app *pbtest.App) { app.Record(notifications.CollectionNotifications, map[string]any{"title": "x"}) },
+		"there are records in users":   func(app *pbtest.App) { app.User("ana@example.com") },
+		"it has the collection visits": func(app *pbtest.App) { require.NoError(t, app.Save(core.NewBaseCollection("visits"))) },
+		"there are records in notification_templates": func(app *pbtest.App) {
+			app.Record(notifications.CollectionTemplates, map[string]any{"key": "x", "title": "x"})
+		},
+		"there are records in notifications": func(app *pbtest.App) { app.Record(notifications.CollectionNotifications, map[string]any{"title": "x"}) },
 		"there are records in notification_triggers": func(app *pbtest.App) {
 			app.Record(notifications.CollectionTriggers, map[string]any{"name": "x", "collection": "users", "event": "updated", "template": "gwwelcome000000", "channels": []string{"inbox"}})
 		},
