@@ -90,6 +90,7 @@ func TestJobsOfScripts(t *testing.T) {
 	later := enqueue(`$jobs.enqueue("shop.price", {n: 1}, {runAt: new Date(Date.now() + 3600_000), uniqueKey: "one"})`)
 	require.Eventually(t, func() bool { _, err := jobs.Find(t.Context(), app, later); return err == nil }, time.Minute, 10*time.Millisecond)
 	enqueue(`$jobs.enqueue("shop.price", {n: 1}, {uniqueKey: "one"})`)
+	require.Eventually(t, func() bool { n, err := jobs.CountDue(t.Context(), app); return err == nil && n == 0 }, 2*time.Minute, 10*time.Millisecond, "both left the outbox")
 	found, err := jobs.List(t.Context(), app, jobs.Filter{Kind: "shop.price", State: "scheduled"})
 	require.NoError(t, err)
 	require.Len(t, found, 1)
