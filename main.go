@@ -51,6 +51,6 @@ func run() error {
 		return err
 	}
 	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app), commands.NewEraseCommand(app), commands.NewExportCommand(app), commands.NewSessionsCommand(app),
-		commands.NewWorkerCommand())
+		commands.NewDemoCommand(app, cfg.Env), commands.NewWorkerCommand())
 	return app.Start()
 }
