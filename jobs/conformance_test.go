@@ -267,6 +267,7 @@ func TestKindsThatAreKnownAtRunTime(t *testing.T) {
 				return map[string]any{"got": json.RawMessage(job.Args), "attempt": job.Attempt}, nil
 			})
 			require.True(x, w.Has("run.time"))
+			require.True(x, w.Has("test.registered"), "what was registered is in every set")
 			require.PanicsWithValue(x, `jobs: kind "run.time" has two workers`, func() { jobs.AddFunc(w, "run.time", nil) })
 		})
 		id, err := jobs.Enqueue(x.App, jobs.Named("run.time", json.RawMessage(`{"n": 12345678901234567890}`)), jobs.Options{})
@@ -651,7 +652,7 @@ func TestLostJobIsFoundAgain(t *testing.T) {
 		ago := map[bool]string{true: "datetime('now', '-40 seconds')", false: "now() - interval '40 seconds'"}[x.url == ""]
 		x.sql("UPDATE river_job SET state = 'running', finalized_at = NULL, attempted_at = " + ago)
 		require.Equal(x, 2, r.next(x.T).Attempt)
-		require.Contains(x, x.becomes(id, jobs.StateCompleted).Errors[0].Error, "ended before the job did")
+		require.Contains(x, x.becomes(id, jobs.StateCompleted).Errors[0].Error, "The end of this attempt could not be stored.")
 	})
 }
 
