@@ -11,6 +11,8 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+
+	"github.com/groundworkhq/groundwork/internal/redact"
 )
 
 // Config of a [Client]. The zero value works.
@@ -184,12 +186,12 @@ func (c *Client) Stop(ctx context.Context) error {
 type errorLog struct{ log *slog.Logger }
 
 func (l errorLog) HandleError(_ context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	l.log.Error("job failed", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "error", err)
+	l.log.Error("job failed", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "error", redact.String(err.Error()))
 	return nil
 }
 
 func (l errorLog) HandlePanic(_ context.Context, job *rivertype.JobRow, panicVal any, trace string) *river.ErrorHandlerResult {
-	l.log.Error("job panicked", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "panic", fmt.Sprint(panicVal), "stack", trace)
+	l.log.Error("job panicked", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "panic", redact.String(fmt.Sprint(panicVal)), "stack", trace)
 	return nil
 }
 

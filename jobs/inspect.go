@@ -130,7 +130,7 @@ func sentence(text, kind string) string {
 	if strings.HasPrefix(text, "job kind is not registered in the client's Workers bundle") {
 		return fmt.Sprintf("Nothing here does jobs of the kind %q. Another version of the program may: the job is tried again until its attempts are used up.", kind)
 	}
-	return text
+	return strings.TrimPrefix(text, "JobCancelError: ") // River's word for a job that its worker gave up
 }
 
 // Find returns a job by its public id; [ErrNotFound] when there is none. It sees jobs

@@ -97,6 +97,9 @@ func newRow(args Args, o Options) (outboxRow, error) {
 	if err != nil {
 		return outboxRow{}, fmt.Errorf("encode args of job %s: %w", args.Kind(), err)
 	}
+	if string(raw) == "null" {
+		raw = []byte("{}") // River takes args that are null for none
+	}
 	if len(raw) > mostArgs {
 		return outboxRow{}, fmt.Errorf("%w: those of this job %s have %d bytes", ErrArgsTooLarge, args.Kind(), len(raw))
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pocketbase/pocketbase/core"
 	"github.com/riverqueue/river"
 )
 
@@ -50,6 +51,14 @@ func NewWorkers() *Workers {
 	}
 	return w
 }
+
+// WorkersOf returns the set of an app, which is made when it is asked for first. What
+// is added before the app serves is worked.
+func WorkersOf(app core.App) *Workers {
+	return app.Store().GetOrSet(storeKeyWorkers, func() any { return NewWorkers() }).(*Workers)
+}
+
+const storeKeyWorkers = "groundwork.jobs.workers"
 
 // AddWorker registers the worker of T's kind. It panics when the kind has one, or
 // when the kind cannot be one: these are mistakes in the program.

@@ -13,8 +13,10 @@ export { store, t };
 // request asks the server as the superuser who is signed in. It returns the answer,
 // or throws an Error with the server's sentence. Whoever is no longer signed in is
 // led to the sign-in page.
-export async function request(path, method = "GET") {
-  const response = await fetch(app.pb.buildURL(path), { method, headers: { Authorization: app.pb.authStore.token } });
+export async function request(path, method = "GET", body = undefined) {
+  const headers = { Authorization: app.pb.authStore.token };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const response = await fetch(app.pb.buildURL(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   if (response.status === 401) {
@@ -26,6 +28,16 @@ export async function request(path, method = "GET") {
 
 // record reads one record; it throws as the SDK does.
 export const record = (collection, id) => app.pb.collection(collection).getOne(id, { requestKey: null });
+
+// findPerson returns the account of those who are notified whose e-mail address or id
+// this is; it throws a sentence when there is none.
+export async function findPerson(who) {
+  const people = app.store.collections.find((c) => c.name === "notifications")?.fields.find((f) => f.name === "users")?.collectionId;
+  const filter = app.pb.filter("id = {:who} || email:lower = {:lower}", { who, lower: who.toLowerCase() });
+  const found = await app.pb.collection(people ?? "users").getList(1, 1, { filter, requestKey: null });
+  if (!found.items.length) throw new Error(`There is nobody with the e-mail address or id ${who}.`);
+  return found.items[0];
+}
 
 export const done = (sentence) => app.toasts.success(sentence);
 export const failed = (sentence) => app.toasts.error(sentence);
@@ -58,14 +70,16 @@ export function deleted(panel, collection, id) {
 // first in the menu; nothing, or an empty list, leaves it as it is.
 export function onRecordMenu(entries) {
   document.addEventListener("mount:recordUpsertModal", ({ detail: panel }) => {
+    const placed = new WeakSet(); // the panel makes a new menu when a record is made or copied
     const place = () => {
       const menu = panel.querySelector(".modal-header-dropdown");
-      if (!menu || menu.dataset.groundwork) return;
-      menu.dataset.groundwork = "true"; // the panel makes a new menu when a record is made or copied
+      if (!menu || placed.has(menu)) return;
       const name = panel.querySelector(".modal-header .collection-name")?.textContent;
       const id = panel.querySelector('[name="id"]')?.value;
       const collection = app.store.collections.find((c) => c.name === name);
-      const items = collection && id ? entries({ panel, collection, id, close: () => menu.hidePopover() }) : [];
+      if (!collection || !id) return; // the fields are still to come, or the record is
+      placed.add(menu);
+      const items = entries({ panel, collection, id, close: () => menu.hidePopover() });
       if (!items?.length) return;
       menu.prepend(...items, t.hr());
       menu.style.maxHeight = "80vh"; // all of it without scrolling
@@ -80,3 +94,19 @@ export const menuEntry = ({ icon, text, danger = false, onclick }) =>
   t.button({ type: "button", className: `dropdown-item ${danger ? "txt-danger" : ""}`, onclick },
     t.i({ className: icon, ariaHidden: true }),
     t.span({ className: "txt" }, text));
+
+// pageShell is a page in the looks of the dashboard.
+export function pageShell({ title, content, onmount = () => {}, onunmount = () => {} }) {
+  app.store.title = title;
+  return t.div({ className: "page", onmount: () => onmount(), onunmount: () => onunmount() },
+    t.div({ className: "page-content full-height" },
+      t.header({ className: "page-header" }, t.nav({ className: "breadcrumbs" }, t.div(null, title))),
+      ...content,
+      t.footer({ className: "page-footer" }, app.components.credits())));
+}
+
+// ask calls yes when the person agrees.
+export const ask = (question, yes) => app.modals.confirm(question, yes);
+
+// when shows a time of the server on the clock of the person at the browser.
+export const when = (text) => new Date(text.replace(" ", "T")).toLocaleString();
