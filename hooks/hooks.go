@@ -87,6 +87,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindLimits()
 	g.bindJobs()
 	g.bindJobMonitor()
+	g.bindJobRealtime()
 	g.bindSetup()
 	g.bindPublic()
 	g.bindBanner()
