@@ -148,7 +148,7 @@ func (c *Client) Start(ctx context.Context) error {
 func (c *Client) prepare(ctx context.Context) error {
 	if !c.shared {
 		// One process has the folder: whatever runs was its predecessor's.
-		n, err := free(ctx, c.engine, c.engine, "TRUE")
+		n, err := free(ctx, c.engine, c.engine, processEnded, "TRUE")
 		if err != nil {
 			return err
 		}

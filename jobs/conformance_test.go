@@ -247,6 +247,42 @@ func TestUniqueKeyAllowsOneUnfinishedJob(t *testing.T) {
 	})
 }
 
+func TestUniqueKeyHoldsAgainstMany(t *testing.T) {
+	both(t, func(x *rig) {
+		r, _ := x.start(func(ctx context.Context, _ *echo) error {
+			return jobs.Reply(ctx, echoArgs{"once"}, jobs.Options{UniqueKey: "k", RunAt: time.Now().Add(time.Hour)})
+		}, func(cfg *jobs.Config, _ *recorder, _ *jobs.Workers) {
+			cfg.Workers = map[string]int{jobs.QueueDefault: 16}
+		})
+		for range 100 {
+			x.enqueue("asks", jobs.Options{})
+		}
+		for range 100 {
+			r.next(x.T)
+		}
+		require.Equal(x, 1, x.stats(jobs.QueueDefault).States[jobs.StateScheduled])
+	})
+}
+
+// A crash between the two databases leaves a row whose job is there.
+func TestRowOfTheOutboxIsTakenOnce(t *testing.T) {
+	both(t, func(x *rig) {
+		r, _ := x.start(nil)
+		id := x.enqueue("once", jobs.Options{})
+		require.Equal(x, id, r.next(x.T).ID)
+		x.eventually(func() bool {
+			var left int
+			require.NoError(x, x.ConcurrentDB().Select("COUNT(*)").From("groundwork_outbox").Row(&left))
+			return left == 0
+		})
+		_, err := x.NonconcurrentDB().NewQuery("INSERT INTO groundwork_outbox (id, kind, args, queue, priority, maxAttempts) VALUES ('" + id + "', 'test.echo', '{}', 'default', 1, 3)").Execute()
+		require.NoError(x, err)
+		x.enqueue("after", jobs.Options{Priority: 4})
+		require.Equal(x, "after", r.next(x.T).Args.Text)
+		require.Empty(x, r.seen)
+	})
+}
+
 func TestUnknownKindIsSeenAndDoesNotBlockItsQueue(t *testing.T) {
 	both(t, func(x *rig) {
 		r, _ := x.start(nil, one(jobs.QueueMaintenance))
@@ -267,6 +303,7 @@ func TestKindsThatAreKnownAtRunTime(t *testing.T) {
 				return map[string]any{"got": json.RawMessage(job.Args), "attempt": job.Attempt}, nil
 			})
 			require.True(x, w.Has("run.time"))
+			require.True(x, w.Has("test.registered"), "what was registered is in every set")
 			require.PanicsWithValue(x, `jobs: kind "run.time" has two workers`, func() { jobs.AddFunc(w, "run.time", nil) })
 		})
 		id, err := jobs.Enqueue(x.App, jobs.Named("run.time", json.RawMessage(`{"n": 12345678901234567890}`)), jobs.Options{})
@@ -651,7 +688,7 @@ func TestLostJobIsFoundAgain(t *testing.T) {
 		ago := map[bool]string{true: "datetime('now', '-40 seconds')", false: "now() - interval '40 seconds'"}[x.url == ""]
 		x.sql("UPDATE river_job SET state = 'running', finalized_at = NULL, attempted_at = " + ago)
 		require.Equal(x, 2, r.next(x.T).Attempt)
-		require.Contains(x, x.becomes(id, jobs.StateCompleted).Errors[0].Error, "ended before the job did")
+		require.Contains(x, x.becomes(id, jobs.StateCompleted).Errors[0].Error, "The end of this attempt could not be stored.")
 	})
 }
 

@@ -18,6 +18,16 @@ import (
 	"github.com/groundworkhq/groundwork/jobs"
 )
 
+type registeredArgs struct{}
+
+func (registeredArgs) Kind() string { return "test.registered" }
+
+type registeredWorker struct{}
+
+func (registeredWorker) Work(context.Context, *jobs.Job[registeredArgs]) error { return nil }
+
+func init() { jobs.Register(registeredWorker{}) }
+
 // The binary of these tests is also the process that they kill.
 func TestMain(m *testing.M) {
 	if kind := os.Getenv("JOBS_TEST_CHILD"); kind != "" {

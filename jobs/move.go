@@ -28,7 +28,7 @@ func (c *Client) move(ctx context.Context) error {
 			return err
 		}
 		// Their process has ended: this one is the first with another database.
-		if _, err := free(ctx, from.engine, from.engine, "TRUE"); err != nil {
+		if _, err := free(ctx, from.engine, from.engine, processEnded, "TRUE"); err != nil {
 			return err
 		}
 		if err := c.forgetTaken(ctx, from); err != nil {

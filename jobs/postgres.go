@@ -57,7 +57,22 @@ func (p *postgres) begin(ctx context.Context) (pgx.Tx, error)   { return p.pool.
 func (p *postgres) commit(ctx context.Context, tx pgx.Tx) error { return tx.Commit(ctx) }
 func (p *postgres) rollback(tx pgx.Tx)                          { _ = tx.Rollback(context.Background()) }
 func (p *postgres) in(tx pgx.Tx) querier                        { return pgxQuerier{tx} }
-func (p *postgres) close() error                                { p.pool.Close(); return nil }
+
+// close waits for who still uses a connection, but not for ever: a job that does not
+// end would hold up the end of the process.
+func (p *postgres) close() error {
+	closed := make(chan struct{})
+	go func() {
+		p.pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return nil
+	case <-time.After(statementLimit):
+		return errors.New("connections to the jobs database are still in use")
+	}
+}
 
 func (p *postgres) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	return pgxQuerier{p.pool}.exec(ctx, query, args...)
@@ -163,5 +178,5 @@ func (q pgxQuerier) exec(ctx context.Context, query string, args ...any) (int64,
 }
 
 func (q pgxQuerier) query(ctx context.Context, query string, args ...any) (rows, error) {
-	return q.db.Query(ctx, query, args...)
+	return q.db.Query(ctx, query, args...) //nolint:sqlclosecheck // whoever asked closes them
 }

@@ -263,7 +263,7 @@ func (p *process) bury(ctx context.Context) error {
 		if _, err := tx.exec(ctx, "DELETE FROM groundwork_nodes WHERE id IN (SELECT id FROM groundwork_nodes WHERE seen_at < "+p.engine.ago(silentFor)+" FOR UPDATE SKIP LOCKED)"); err != nil {
 			return fmt.Errorf("forget silent processes: %w", err)
 		}
-		n, err := free(ctx, p.engine, tx, "NOT EXISTS (SELECT 1 FROM groundwork_nodes WHERE groundwork_nodes.id = "+p.engine.node()+")")
+		n, err := free(ctx, p.engine, tx, processEnded, "NOT EXISTS (SELECT 1 FROM groundwork_nodes WHERE groundwork_nodes.id = "+p.engine.node()+")")
 		if err == nil && n > 0 {
 			p.log.Warn("jobs of a process that is gone go on elsewhere", "jobs", n)
 		}
@@ -271,11 +271,16 @@ func (p *process) bury(ctx context.Context) error {
 	})
 }
 
-// free gives running jobs to others. The attempt that was cut off counts, so that a
+// Why a job that was running is free again.
+const (
+	processEnded = "The process that worked on it ended before the job did."
+	endWasLost   = "The end of this attempt could not be stored."
+)
+
+// free gives running jobs to others; parameters of which begin with $2. The attempt that was cut off counts, so that a
 // job which kills its process each time is given up in the end.
-func free(ctx context.Context, e engine, q querier, which string, args ...any) (int64, error) {
+func free(ctx context.Context, e engine, q querier, why, which string, args ...any) (int64, error) {
 	const cancelled, spent = "metadata->>'cancel_attempted_at' IS NOT NULL", "attempt >= max_attempts"
-	const why = "The process that worked on it ended before the job did."
 	args = append([]any{why}, args...)
 	n, err := q.exec(ctx, "UPDATE river_job SET errors = "+e.andFailure("$1")+
 		", state = "+e.state("CASE WHEN "+cancelled+" THEN 'cancelled' WHEN "+spent+" THEN 'discarded' ELSE 'available' END")+
@@ -339,7 +344,7 @@ func (p *process) freeLost(ctx context.Context) error {
 		return nil
 	}
 	parameters, args := list(2, lost)
-	n, err := free(ctx, p.engine, p.engine, "id IN ("+parameters+")", args...)
+	n, err := free(ctx, p.engine, p.engine, endWasLost, "id IN ("+parameters+")", args...)
 	if err == nil && n > 0 {
 		p.log.Warn("jobs whose end could not be stored are done again", "jobs", n)
 	}

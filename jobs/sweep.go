@@ -193,7 +193,7 @@ func FreeRunning(ctx context.Context, app core.App) error {
 				return fmt.Errorf("forget processes: %w", err)
 			}
 		}
-		_, err := free(ctx, p.engine, p.engine, which)
+		_, err := free(ctx, p.engine, p.engine, processEnded, which)
 		return err
 	})
 }
