@@ -83,6 +83,7 @@ image: ## Build the container image where an engine exists
 soak: build ## Kill the server in the middle of a 10,000-person send over all channels and of sign-ups, in full
 	go run ./bench/soak -binary ./$(BIN) -people 10000 -kills 20
 	go run ./bench/welcome -binary ./$(BIN) -signups 0 -kills 20
+	go run ./bench/workers -binary ./$(BIN) -people 50000 -rounds 0
 
 .PHONY: bench
 bench: build ## Print the benchmarks' ratios
@@ -94,6 +95,7 @@ bench: build ## Print the benchmarks' ratios
 	go run ./bench/throttle -binary ./$(BIN)
 	go run ./bench/flood -binary ./$(BIN)
 	go run ./bench/guess -binary ./$(BIN)
+	go run ./bench/workers -binary ./$(BIN) -people 0
 
 .PHONY: clean
 clean: ## Remove what was built (not pb_data)

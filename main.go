@@ -31,6 +31,9 @@ func main() {
 }
 
 func run() error {
+	if cmd := commands.Standalone(os.Args[1:]); cmd != nil {
+		return cmd.Execute()
+	}
 	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
 	flags := commands.ParseFlags(app)
 
@@ -40,13 +43,14 @@ func run() error {
 		return err
 	}
 	cfg.Public, cfg.PublicFallback, cfg.PublicIsOurs = flags.Public(builtIn)
-	cfg.Banner = true
+	cfg.Banner, cfg.NoWorkers = true, flags.NoWorkers()
 	if err := hooks.Register(app, cfg); err != nil {
 		return err
 	}
 	if err := commands.RegisterJavaScript(app, flags); err != nil {
 		return err
 	}
-	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app), commands.NewEraseCommand(app), commands.NewExportCommand(app), commands.NewSessionsCommand(app), commands.NewDemoCommand(app, cfg.Env))
+	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app), commands.NewEraseCommand(app), commands.NewExportCommand(app), commands.NewSessionsCommand(app),
+		commands.NewDemoCommand(app, cfg.Env), commands.NewWorkerCommand())
 	return app.Start()
 }

@@ -23,6 +23,7 @@ type Flags struct {
 	automigrate   bool
 	publicDir     string
 	indexFallback bool
+	noWorkers     bool
 }
 
 // ParseFlags defines and reads the flags. It comes before anything is
@@ -37,9 +38,13 @@ func ParseFlags(app *pocketbase.PocketBase) *Flags {
 	flags.BoolVar(&f.automigrate, "automigrate", true, "write a migration when a collection is changed in the dashboard")
 	flags.StringVar(&f.publicDir, "publicDir", defaultPublicDir(), "the folder with the static files of the root address")
 	flags.BoolVar(&f.indexFallback, "indexFallback", true, "answer unknown static paths with index.html")
+	flags.BoolVar(&f.noWorkers, "no-workers", false, "serve: leave the sending to workers on other machines (see groundwork worker)")
 	_ = app.RootCmd.ParseFlags(os.Args[1:]) // wrong flags are told when the command runs
 	return f
 }
+
+// NoWorkers says that the server leaves the sending to workers on other machines.
+func (f *Flags) NoWorkers() bool { return f.noWorkers }
 
 // defaultPublicDir is beside the binary, as with PocketBase.
 func defaultPublicDir() string {

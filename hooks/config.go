@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -114,6 +115,12 @@ type Config struct {
 	// folder.
 	JobsDatabaseURL string
 
+	// NoWorkers leaves the messages of the providers from the environment to workers on
+	// other machines (serve --no-workers). Without one they wait. It needs
+	// JobsDatabaseURL. Account mails and codes, Web Push, and what providers made in the
+	// dashboard send, leave from this process all the same.
+	NoWorkers bool
+
 	// RedisURL is REDIS_URL: the Redis in which several processes count together
 	// what rate_limits limits; empty means that each counts for itself.
 	RedisURL string
@@ -164,6 +171,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if _, err := time.LoadLocation(c.DefaultTimezone); err != nil || c.DefaultTimezone == "Local" {
 		return c, fmt.Errorf("the time zone %q is not known: write it like Europe/Berlin", c.DefaultTimezone)
+	}
+	if c.NoWorkers && c.JobsDatabaseURL == "" {
+		return c, errors.New("--no-workers needs JOBS_DATABASE_URL: without it no worker on another machine could be reached, and nothing would be sent")
 	}
 	if c.LogOutput == nil {
 		c.LogOutput = os.Stdout

@@ -23,6 +23,12 @@ func ConfigFromEnv() Config {
 		AssumeEmailConsent: v.Promotional.AssumeEmailConsent, SMSOptOut: v.Promotional.SMSOptOut,
 		EmailWebhookSecret:  v.EmailWebhookSecret,
 		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
+	cfg.Providers = providersOf(v)
+	return cfg
+}
+
+// providersOf are the senders that variables set up.
+func providersOf(v config.Values) (all []notifications.ProviderConfig) {
 	for _, server := range []struct {
 		channel notifications.ProviderChannel
 		name    string
@@ -34,7 +40,7 @@ func ConfigFromEnv() Config {
 		if server.smtp == nil {
 			continue
 		}
-		cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+		all = append(all, notifications.ProviderConfig{
 			Name: server.name, Channel: server.channel, Source: notifications.SourceEnvironment,
 			Config: map[string]any{"host": server.smtp.Host, "port": server.smtp.Port, "username": server.smtp.Username,
 				"tls": server.smtp.TLS, "from": server.smtp.From, "fromName": server.smtp.FromName},
@@ -42,14 +48,14 @@ func ConfigFromEnv() Config {
 		})
 	}
 	if a := v.APNs; a != nil {
-		cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+		all = append(all, notifications.ProviderConfig{
 			Name: "APNs (environment)", Channel: notifications.ProviderAPNs, Source: notifications.SourceEnvironment,
 			Config: withoutEmpty(map[string]any{"keyId": a.KeyID, "teamId": a.TeamID, "bundleId": a.Topic, "environment": a.Environment, "endpoint": a.Endpoint}),
 			Secret: a.Key, SenderID: a.Topic,
 		})
 	}
 	if f := v.FCM; f != nil {
-		cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+		all = append(all, notifications.ProviderConfig{
 			Name: "FCM (environment)", Channel: notifications.ProviderFCM, Source: notifications.SourceEnvironment,
 			Config: withoutEmpty(map[string]any{"projectId": f.ProjectID, "endpoint": f.Endpoint}), Secret: f.Credentials,
 		})
@@ -65,13 +71,13 @@ func ConfigFromEnv() Config {
 			if sms.sender == "" {
 				continue
 			}
-			cfg.Providers = append(cfg.Providers, notifications.ProviderConfig{
+			all = append(all, notifications.ProviderConfig{
 				Name: sms.name, Channel: sms.channel, Source: notifications.SourceEnvironment,
 				Config: withoutEmpty(map[string]any{"accountSid": t.AccountSID, "endpoint": t.Endpoint}), Secret: t.AuthToken, SenderID: sms.sender,
 			})
 		}
 	}
-	return cfg
+	return all
 }
 
 func withoutEmpty(config map[string]any) map[string]any {

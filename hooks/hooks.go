@@ -26,6 +26,8 @@ type groundwork struct {
 	erasing   *erasing
 	workers   *jobs.Workers
 	jobs      *jobs.Client // nil unless the app serves
+	client    atomic.Pointer[jobs.Client]
+	remote    *notifications.Remote // nil unless the app serves with Postgres
 	providers *notifications.Providers
 	limits    *limits
 	inbox     *inbox
@@ -85,6 +87,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindMails()
 	g.bindVersions()
 	g.bindLimits()
+	g.bindRemote()
 	g.bindJobs()
 	g.bindJobMonitor()
 	g.bindJobRealtime()

@@ -31,10 +31,11 @@ func (g *groundwork) bindJobs() {
 	}
 	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.jobs.start", Priority: priorityJobsStart, Func: func(e *core.ServeEvent) error {
-			client, err := jobs.New(g.app, g.workers, jobs.Config{DatabaseURL: g.cfg.JobsDatabaseURL, Log: g.log})
+			client, err := jobs.New(g.app, g.workers, jobs.Config{DatabaseURL: g.cfg.JobsDatabaseURL, Workers: g.queueWorkers(), Log: g.log})
 			if err != nil {
 				return fmt.Errorf("open jobs: %w", err)
 			}
+			g.client.Store(client)
 			if err := client.Start(context.Background()); err != nil {
 				return fmt.Errorf("start jobs: %w", err)
 			}
@@ -71,5 +72,6 @@ func (g *groundwork) stopJobs() {
 	if err := g.jobs.Stop(ctx); err != nil {
 		g.log.Error("jobs did not stop in time; they go on after the next start", "error", err)
 	}
+	g.client.Store(nil)
 	g.jobs = nil
 }

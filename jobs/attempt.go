@@ -21,7 +21,24 @@ const mostResult = 1 << 20
 type attempt struct {
 	engine engine
 	job    int64
+	number int // River's count of the attempt
 	meta   meta
+
+	mu     sync.Mutex
+	unsure map[string]bool // parts whose mark may be stored although Begin has failed
+}
+
+// doubts remembers that a mark of this attempt may be stored or not, and says whether
+// it was so before.
+func (a *attempt) doubts(part string, now bool) (before bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before = a.unsure[part]
+	if a.unsure == nil {
+		a.unsure = map[string]bool{}
+	}
+	a.unsure[part] = now
+	return before
 }
 
 type attemptKey struct{}
@@ -55,17 +72,49 @@ func SetResult(ctx context.Context, v any) error {
 
 // Begin marks, durably, that a part of the job begins which must not happen twice:
 // call it before the message leaves. fresh is false when an earlier attempt, or an
-// earlier call, has begun it: whether it happened then is not known.
+// earlier call, has begun it: whether it happened then is not known. A call that fails
+// has begun nothing, and may be made again. The error is
+// [ErrTakenAway] when the job was given to another process, because this one was taken
+// for dead, or cancelled: then the part is no longer this one's to do, or to answer.
 func Begin(ctx context.Context, part string) (fresh bool, err error) {
 	a, err := attemptOf(ctx)
 	if err != nil {
 		return false, fmt.Errorf("begin %q: %w", part, err)
 	}
-	n, err := a.engine.exec(ctx, "INSERT INTO groundwork_marks (job, part) VALUES ($1, $2) ON CONFLICT DO NOTHING", a.job, part)
+	fresh, err = a.begin(ctx, part)
+	if errors.Is(err, ErrTakenAway) {
+		return false, err
+	}
 	if err != nil {
+		a.doubts(part, true)
 		return false, fmt.Errorf("begin %q: %w", part, err)
 	}
-	return n == 1, nil
+	a.doubts(part, false)
+	return fresh, nil
+}
+
+func (a *attempt) begin(ctx context.Context, part string) (fresh bool, err error) {
+	// The row is locked, so that nobody who has seen the job to be over, and its marks,
+	// is overtaken by one more.
+	n, err := a.engine.exec(ctx, "INSERT INTO groundwork_marks (job, part, attempt) SELECT id, $2, attempt FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $3"+a.engine.share()+
+		" ON CONFLICT DO NOTHING", a.job, part, a.number)
+	if err != nil || n == 1 {
+		return err == nil, err
+	}
+	var ours int
+	if err := queryRow(ctx, a.engine, []any{&ours}, "SELECT COUNT(*) FROM river_job WHERE id = $1 AND state = 'running' AND attempt = $2", a.job, a.number); err != nil {
+		return false, err
+	}
+	if ours == 0 {
+		return false, ErrTakenAway
+	}
+	if !a.doubts(part, true) {
+		return false, nil
+	}
+	// The mark may be that of a call which failed because the answer was lost: then
+	// nothing happened since.
+	err = queryRow(ctx, a.engine, []any{&ours}, "SELECT COUNT(*) FROM groundwork_marks WHERE job = $1 AND part = $2 AND attempt = $3", a.job, part, a.number)
+	return ours == 1, err
 }
 
 // Begun returns the parts of the job that were begun.
@@ -74,7 +123,11 @@ func Begun(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read begun parts: %w", err)
 	}
-	found, err := a.engine.query(ctx, "SELECT part FROM groundwork_marks WHERE job = $1", a.job)
+	return readMarks(ctx, a.engine, a.job)
+}
+
+func readMarks(ctx context.Context, q querier, job int64) (map[string]bool, error) {
+	found, err := q.query(ctx, "SELECT part FROM groundwork_marks WHERE job = $1", job)
 	if err != nil {
 		return nil, fmt.Errorf("read begun parts: %w", err)
 	}
@@ -130,7 +183,7 @@ func newAttempts(log logger) *attempts {
 
 // Work implements [rivertype.WorkerMiddleware].
 func (a *attempts) Work(ctx context.Context, job *rivertype.JobRow, do func(context.Context) error) error {
-	here := &attempt{engine: a.engine, job: job.ID}
+	here := &attempt{engine: a.engine, job: job.ID, number: job.Attempt}
 	if err := json.Unmarshal(job.Metadata, &here.meta); err != nil {
 		return fmt.Errorf("read metadata of job %d: %w", job.ID, err)
 	}

@@ -75,6 +75,12 @@ type Client struct {
 		read  time.Time
 		hosts map[string][]string
 	}
+	takers struct {
+		sync.Mutex
+		read     time.Time
+		hosts    map[Work][]string
+		troubled map[string]string // by host
+	}
 }
 
 // relayPoll is how often the outbox is read without having been asked to: for

@@ -98,6 +98,7 @@ type database interface {
 	node() string
 	state(expression string) string
 	now() string
+	share() string // behind a SELECT: nobody changes its rows until the transaction ends
 	ago(d time.Duration) string
 
 	// at is a time as a parameter.

@@ -323,9 +323,11 @@ func take(ctx context.Context, e engine, origin string, rows []outboxRow) (taken
 	now := time.Now()
 	err = e.inTx(ctx, func(tx transaction) error {
 		// Two processes of one installation could both find that a unique job is not
-		// there.
-		if err := e.serialize(ctx, tx, origin); err != nil {
-			return err
+		// there. For others nobody waits.
+		if slices.ContainsFunc(rows, func(row outboxRow) bool { return row.UniqueKey != "" }) {
+			if err := e.serialize(ctx, tx, origin); err != nil {
+				return err
+			}
 		}
 		fresh, err := remember(ctx, tx, rows, now)
 		if err != nil {

@@ -134,11 +134,12 @@ func (p *postgres) schema() []string {
 		"DROP INDEX IF EXISTS river_job_args_index",
 		"DROP INDEX IF EXISTS river_job_metadata_index",
 		"CREATE TABLE IF NOT EXISTS groundwork_relayed (id text PRIMARY KEY, at bigint NOT NULL)",
-		"CREATE TABLE IF NOT EXISTS groundwork_marks (job bigint NOT NULL, part text NOT NULL, PRIMARY KEY (job, part))",
+		"CREATE TABLE IF NOT EXISTS groundwork_marks (job bigint NOT NULL, part text NOT NULL, attempt int NOT NULL, PRIMARY KEY (job, part))",
 		// machine names the system that pid means something in.
 		`CREATE TABLE IF NOT EXISTS groundwork_nodes (
 			id text PRIMARY KEY, host text NOT NULL, pid bigint NOT NULL, machine text NOT NULL, installation text NOT NULL, kind text NOT NULL,
-			queues text[] NOT NULL, shares text[] NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now())`,
+			queues text[] NOT NULL, shares text[] NOT NULL, started_at timestamptz NOT NULL DEFAULT now(), seen_at timestamptz NOT NULL DEFAULT now(),
+			trouble text NOT NULL DEFAULT '')`,
 		"CREATE INDEX IF NOT EXISTS groundwork_job_id ON river_job ((metadata->>'gwId'))",
 		"CREATE INDEX IF NOT EXISTS groundwork_job_unique ON river_job ((metadata->>'gwUnique'), kind) WHERE metadata->>'gwUnique' IS NOT NULL",
 	}
@@ -158,6 +159,7 @@ func (p *postgres) withResult(parameter string) string {
 }
 func (p *postgres) node() string                   { return "attempted_by[cardinality(attempted_by)]" }
 func (p *postgres) state(expression string) string { return "(" + expression + ")::river_job_state" }
+func (p *postgres) share() string                  { return " FOR SHARE" }
 func (p *postgres) now() string                    { return "now()" }
 func (p *postgres) ago(d time.Duration) string {
 	return fmt.Sprintf("now() - interval '%.3f seconds'", d.Seconds())

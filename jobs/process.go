@@ -59,6 +59,7 @@ type process struct {
 	shared   bool // other processes work on the same database
 	attempts *attempts
 	log      logger
+	trouble  atomic.Pointer[string] // of this machine; nil or empty: none
 
 	// ready runs when the tables are there and before the first job is taken; the
 	// loops run from then on.
@@ -247,9 +248,12 @@ func alive(pid int) bool {
 
 // beat says that the node lives.
 func (p *process) beat(ctx context.Context) error {
-	n := p.node
-	_, err := p.engine.exec(ctx, `INSERT INTO groundwork_nodes (id, host, pid, machine, installation, kind, queues, shares) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (id) DO UPDATE SET seen_at = now()`, n.id, n.host, os.Getpid(), n.machine, n.installation, n.kind, n.queues, n.shares)
+	n, trouble := p.node, ""
+	if said := p.trouble.Load(); said != nil {
+		trouble = *said
+	}
+	_, err := p.engine.exec(ctx, `INSERT INTO groundwork_nodes (id, host, pid, machine, installation, kind, queues, shares, trouble) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (id) DO UPDATE SET seen_at = now(), trouble = $9`, n.id, n.host, os.Getpid(), n.machine, n.installation, n.kind, n.queues, n.shares, trouble)
 	if err != nil {
 		return fmt.Errorf("sign in at the jobs database: %w", err)
 	}

@@ -89,7 +89,7 @@ func (s *sqlite) query(ctx context.Context, query string, args ...any) (rows, er
 func (s *sqlite) schema() []string {
 	return []string{
 		"CREATE TABLE IF NOT EXISTS groundwork_relayed (id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID",
-		"CREATE TABLE IF NOT EXISTS groundwork_marks (job INTEGER NOT NULL, part TEXT NOT NULL, PRIMARY KEY (job, part)) WITHOUT ROWID",
+		"CREATE TABLE IF NOT EXISTS groundwork_marks (job INTEGER NOT NULL, part TEXT NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (job, part)) WITHOUT ROWID",
 		"CREATE INDEX IF NOT EXISTS groundwork_job_id ON river_job (metadata->>'gwId')",
 		"CREATE INDEX IF NOT EXISTS groundwork_job_unique ON river_job (metadata->>'gwUnique', kind) WHERE metadata->>'gwUnique' IS NOT NULL",
 	}
@@ -107,6 +107,7 @@ func (s *sqlite) withResult(parameter string) string {
 }
 func (s *sqlite) node() string                   { return "attempted_by->>'$[#-1]'" }
 func (s *sqlite) state(expression string) string { return expression }
+func (s *sqlite) share() string                  { return "" }
 func (s *sqlite) now() string                    { return "strftime('%Y-%m-%d %H:%M:%f', 'now')" }
 func (s *sqlite) ago(d time.Duration) string {
 	return fmt.Sprintf("strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-%.3f seconds')", d.Seconds())

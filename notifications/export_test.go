@@ -38,3 +38,9 @@ func Opens(t time.Time, hours HoursOfDay, zones ...*time.Location) time.Time {
 func ZonesOfPhone(phone string, own *time.Location) []*time.Location {
 	return lawfulZones(own, phoneCountry(phone))
 }
+
+// TakeAnswer stores the answer of a worker that nobody waits for.
+func (s *Sender) TakeAnswer(ch ProviderChannel, delivery string, try int, o Outcome, notBegun bool) error {
+	_, err := s.settleElsewhere(ch, []answer{{Delivery: delivery, Try: try, Outcome: o, NotBegun: notBegun}})
+	return err
+}

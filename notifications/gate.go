@@ -46,8 +46,7 @@ type Gate struct {
 	refused   int     // how many of them were refusals of single messages
 
 	pausedUntil time.Time
-	perMessage  time.Duration // time between two messages; 0: no rate limit
-	nextAt      time.Time     // when the next message is due under the rate limit
+	pace        *pace
 
 	configBadAt time.Time // last answer [ConfigBad]
 }
@@ -55,11 +54,44 @@ type Gate struct {
 func newGate(limits Limits, ratePerSecond float64) *Gate {
 	start := max(limits.StartInFlight, 1)
 	most := float64(max(limits.MaxInFlight, start))
-	g := &Gate{changed: make(chan struct{}), limit: float64(start), most: most, ceiling: most, threshold: most}
+	return &Gate{changed: make(chan struct{}), limit: float64(start), most: most, ceiling: most, threshold: most, pace: newPace(ratePerSecond)}
+}
+
+// pace keeps a number of messages per second. Two gates share one where messages go
+// to the same provider in two ways.
+type pace struct {
+	mu         sync.Mutex
+	perMessage time.Duration // time between two messages; 0: no rate limit
+	nextAt     time.Time     // when the next message is due
+}
+
+func newPace(ratePerSecond float64) *pace {
+	p := &pace{}
 	if ratePerSecond > 0 {
-		g.perMessage = time.Duration(float64(time.Second) / ratePerSecond)
+		p.perMessage = time.Duration(float64(time.Second) / ratePerSecond)
 	}
-	return g
+	return p
+}
+
+// take counts a message, or says how long to wait for its turn.
+func (p *pace) take(now time.Time) (wait time.Duration) {
+	if p.perMessage == 0 {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	earliest := now
+	if p.perMessage < rateBurst {
+		earliest = now.Add(-rateBurst)
+	}
+	if p.nextAt.Before(earliest) {
+		p.nextAt = earliest
+	}
+	if wait := p.nextAt.Sub(now); wait > 0 {
+		return wait
+	}
+	p.nextAt = p.nextAt.Add(p.perMessage)
+	return 0
 }
 
 // Acquire waits until a message may be handed over. A nil error must be
@@ -132,18 +164,8 @@ func (g *Gate) try(urgent bool) (time.Duration, bool) {
 	if wait := g.pausedUntil.Sub(now); wait > 0 {
 		return wait, false
 	}
-	if g.perMessage > 0 {
-		earliest := now
-		if g.perMessage < rateBurst {
-			earliest = now.Add(-rateBurst)
-		}
-		if g.nextAt.Before(earliest) {
-			g.nextAt = earliest
-		}
-		if wait := g.nextAt.Sub(now); wait > 0 {
-			return wait, false
-		}
-		g.nextAt = g.nextAt.Add(g.perMessage)
+	if wait := g.pace.take(now); wait > 0 {
+		return wait, false
 	}
 	g.inFlight++
 	return 0, true

@@ -84,10 +84,11 @@ func (h *handOver) all(ctx context.Context, items []item) {
 			h.active.Gate.Release(Outcome{})
 			break
 		}
-		// An e-mail or SMS is looked at again by itself, right before it leaves.
-		if it.row.mayRepeat() && it.isStale() {
-			if err := h.s.lookAgainAtDevices(items[i:]); err != nil {
-				h.s.log.Error("it cannot be found out whose devices these are now", "notification", h.notification, "error", err)
+		// An e-mail or SMS that leaves from here is looked at again by itself, right
+		// before.
+		if (it.row.mayRepeat() || h.active.far) && it.isStale() {
+			if err := h.lookAgain(items[i:]); err != nil {
+				h.s.log.Error("it cannot be found out whether people still want a message, and where", "notification", h.notification, "error", err)
 				h.active.Gate.Release(Outcome{})
 				h.blind()
 				break
@@ -115,6 +116,14 @@ func (h *handOver) all(ctx context.Context, items []item) {
 	for _, cancel := range h.cancels {
 		cancel()
 	}
+}
+
+// lookAgain judges what is left of a pass, or for an e-mail or SMS what comes next.
+func (h *handOver) lookAgain(items []item) error {
+	if items[0].row.mayRepeat() {
+		return h.s.lookAgainAtDevices(items)
+	}
+	return h.s.lookAgainTogether(items[:min(len(items), chunkSize)])
 }
 
 // enter waits for a place at the gate. An e-mail or SMS does not wait for long when
@@ -158,7 +167,10 @@ func (h *handOver) contextFor(ctx context.Context) context.Context {
 	if now := time.Now(); h.sendCtx == nil || now.Sub(h.sendFrom) > time.Second {
 		var cancel context.CancelFunc
 		h.sendFrom = now
-		h.sendCtx, cancel = context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+		h.sendCtx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+		if !h.active.far { // there the worker counts the time, see [Remote]
+			h.sendCtx, cancel = context.WithTimeout(h.sendCtx, handOverTimeout)
+		}
 		h.cancels = append(h.cancels, cancel)
 	}
 	return h.sendCtx
@@ -170,6 +182,9 @@ func (h *handOver) one(ctx context.Context, it item) {
 	// In this order no more are marked as being handed over, at any moment, than
 	// the gate lets through.
 	h.settle(it, outcome, r)
+	if outcome.notBegun {
+		outcome = Outcome{} // it says nothing about the provider
+	}
 	h.active.Gate.Release(outcome)
 }
 

@@ -54,6 +54,10 @@ type ledger struct {
 	ops chan *ledgerOp
 	now func() time.Time
 
+	// onStored is told whose results are stored, before those who wait for it; nil:
+	// nobody.
+	onStored func(ids []string)
+
 	db         *sql.DB // that statements belong to
 	statements map[string]*sql.Stmt
 
@@ -65,6 +69,7 @@ type ledger struct {
 type ledgerOp struct {
 	row    *deliveryRow // nil only ends the wait for company
 	finish *result      // nil marks the row as sending
+	until  time.Time    // of a mark: when the answer from another machine is overdue
 	ok     bool         // out: the row was ours to change
 	err    error        // out: nothing was stored
 	stored *sync.WaitGroup
@@ -88,10 +93,13 @@ func (l *ledger) close() {
 
 // begin marks a row as being handed over. false means that it must not be: it
 // is not pending any more, or its notification was paused or cancelled.
-func (l *ledger) begin(ctx context.Context, row *deliveryRow) (bool, error) {
+//
+// until is when the answer from another machine is overdue; zero where the message
+// leaves from here. It is stored as the time of the next attempt.
+func (l *ledger) begin(ctx context.Context, row *deliveryRow, until time.Time) (bool, error) {
 	var marked sync.WaitGroup
 	marked.Add(1)
-	op := &ledgerOp{row: row, stored: &marked}
+	op := &ledgerOp{row: row, until: until, stored: &marked}
 	select {
 	case l.ops <- op:
 	case <-ctx.Done():
@@ -192,6 +200,7 @@ func (l *ledger) commit(batch []*ledgerOp) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := l.write(batch)
 		if err == nil {
+			l.tell(batch)
 			for _, op := range batch {
 				op.row.unstored = false
 				op.stored.Done()
@@ -230,6 +239,20 @@ func (l *ledger) commit(batch []*ledgerOp) {
 	}
 }
 
+// tell says whose results are stored.
+func (l *ledger) tell(batch []*ledgerOp) {
+	if l.onStored == nil {
+		return
+	}
+	ids := make([]string, 0, len(batch))
+	for _, op := range batch {
+		if op.finish != nil {
+			ids = append(ids, op.row.ID)
+		}
+	}
+	l.onStored(ids)
+}
+
 func (l *ledger) write(batch []*ledgerOp) error {
 	deliveries, err := tableName(l.app, CollectionDeliveries)
 	if err != nil {
@@ -248,8 +271,8 @@ func (l *ledger) write(batch []*ledgerOp) error {
 		return err
 	}
 	rows := strconv.Quote(deliveries)
-	begin := "UPDATE " + rows + " SET status = 'sending', attempts = attempts + 1, updated = ?" +
-		" WHERE id = ? AND status = 'pending' AND (notification = '' OR test OR EXISTS (SELECT 1 FROM " + strconv.Quote(notifications) +
+	begin := "UPDATE " + rows + " SET status = 'sending', attempts = attempts + 1, updated = ?1, nextAttemptAt = ?3" +
+		" WHERE id = ?2 AND status = 'pending' AND (notification = '' OR test OR EXISTS (SELECT 1 FROM " + strconv.Quote(notifications) +
 		" n WHERE n.id = " + rows + ".notification AND n.status IN ('queued', 'sending')))"
 	// A push is not marked before it leaves: what was cancelled in that moment and
 	// taken all the same went out.
@@ -286,7 +309,7 @@ func (l *ledger) write(batch []*ledgerOp) error {
 			var err error
 			switch r := op.finish; {
 			case r == nil:
-				changed, err = run(begin, []any{now, op.row.ID})
+				changed, err = run(begin, []any{now, op.row.ID, dbTime(op.until)})
 			case op.row.unstored:
 				fresh, results = append(fresh, op.row), append(results, r)
 				changed = 1

@@ -39,6 +39,9 @@ type Message struct {
 	Image string
 	Link  string
 	Data  map[string]any
+
+	// try is set where another machine may send it.
+	try try
 }
 
 // Target is one address on one channel.

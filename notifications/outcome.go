@@ -93,4 +93,12 @@ type Outcome struct {
 
 	// ProviderMessageID is the provider's id for the message, when it gave one.
 	ProviderMessageID string
+
+	// notBegun says that nothing was even tried (Retry only), for a reason that is
+	// nobody's fault: it may be tried again at once.
+	notBegun bool
+
+	// elsewhere says that nobody here waits for the answer any more: it is stored when
+	// it comes. Nothing else is set then.
+	elsewhere bool
 }

@@ -172,6 +172,9 @@ func (p *Providers) check(ctx context.Context, row *providerRow) error {
 		return p.settle(row, &print, verdict(err))
 	}
 	outcome := p.try(ctx, cfg)
+	if outcome.Kind == Accepted {
+		outcome = p.unlessNobody(ctx, cfg)
+	}
 	if err := ctx.Err(); err != nil {
 		return err // the shutdown cut it off: that says nothing about the provider
 	}

@@ -107,6 +107,7 @@ type Providers struct {
 	environment map[string]ProviderConfig // by row id
 
 	mu       sync.Mutex
+	remote   *Remote // nil: everything is sent from here
 	live     map[lane]*liveProvider
 	replaced map[string][]*Gate // gates of earlier configurations, by row id
 	onResume []func(core.App, ProviderChannel) error
@@ -129,11 +130,18 @@ type ActiveProvider struct {
 	Adapter       Adapter
 	RatePerSecond float64
 	Gate          *Gate
+
+	far bool // workers on other machines hand over
 }
 
 // lane is what an adapter of its own is made for: a row, and for Apple one of
 // its two environments, which are different servers that know different tokens.
-type lane struct{ row, environment string }
+// What goes to workers (far) has an adapter and a gate beside those of this process;
+// the rate is one for both.
+type lane struct {
+	row, environment string
+	far              bool
+}
 
 // liveProvider is an adapter that was made for one configuration of a row.
 type liveProvider struct {
@@ -142,6 +150,7 @@ type liveProvider struct {
 	print   [sha256.Size]byte
 	updated string
 	secret  string
+	share   string // where far
 }
 
 // NewProviders returns a registry. It does nothing until it is asked.
@@ -193,6 +202,17 @@ type Route struct {
 // or cannot be used. The next in line does not step in for a paused one: it was
 // not chosen to send these messages.
 func (p *Providers) Active(app core.App, route Route) (*ActiveProvider, error) {
+	return p.active(app, route, "")
+}
+
+// activeAnywhere is [Providers.Active] for the messages of a queue, which a worker on
+// another machine may hand over. Besides Active's errors there are [*nobodyError] and
+// errShuttingDown.
+func (p *Providers) activeAnywhere(app core.App, route Route, queue string) (*ActiveProvider, error) {
+	return p.active(app, route, queue)
+}
+
+func (p *Providers) active(app core.App, route Route, queue string) (*ActiveProvider, error) {
 	rows, err := p.rows(app)
 	if err != nil {
 		return nil, err
@@ -210,7 +230,13 @@ func (p *Providers) Active(app core.App, route Route) (*ActiveProvider, error) {
 	if other := sameSender(rows, row); other != nil {
 		return nil, &PausedError{ProviderID: row.id, Reason: sameSenderSentence(row.senderID, other)}
 	}
-	return p.activate(app, row, route)
+	far := false
+	if queue != "" {
+		if far, err = p.elsewhere(app, row, queue); err != nil {
+			return nil, err
+		}
+	}
+	return p.activate(app, row, route, far)
 }
 
 // smsSenders reports whether the SMS channel ch has an enabled provider, and
@@ -237,7 +263,7 @@ func orSentence(reason string) string {
 
 // activate returns the live adapter of a row, making it when there is none for
 // its present configuration.
-func (p *Providers) activate(app core.App, row *providerRow, route Route) (*ActiveProvider, error) {
+func (p *Providers) activate(app core.App, row *providerRow, route Route, far bool) (*ActiveProvider, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -247,7 +273,7 @@ func (p *Providers) activate(app core.App, row *providerRow, route Route) (*Acti
 	if err != nil {
 		return nil, &PausedError{ProviderID: row.id, Reason: row.sentence(err.Error())}
 	}
-	key := lane{row: row.id}
+	key := lane{row: row.id, far: far}
 	if row.channel == ProviderAPNs {
 		key.environment = orElse(route.Environment, row.settings().environment())
 	}
@@ -283,19 +309,44 @@ func (p *Providers) build(app core.App, row *providerRow, key lane, print [sha25
 	if err != nil {
 		return nil, err
 	}
+	share := ""
+	if key.far {
+		share = ShareKey(cfg)
+		if adapter = p.remote.far(adapter, cfg, key.environment); !fits(adapter, cfg.Channel) {
+			return nil, plainError("This version has the wrong kind of sender on the channel " + string(cfg.Channel) + ": nothing goes out through it.")
+		}
+	}
+	gate := gateFor(adapter, p.paceLocked(key, print, cfg.RatePerSecond))
+	return &liveProvider{
+		ActiveProvider: ActiveProvider{ID: row.id, Name: row.name, Channel: row.channel, Adapter: adapter,
+			RatePerSecond: cfg.RatePerSecond, Gate: gate, far: key.far},
+		lane: key, print: print, updated: row.updated, secret: cfg.Secret, share: share,
+	}, nil
+}
+
+// gateFor makes the gate of an adapter.
+func gateFor(adapter Adapter, pace *pace) *Gate {
 	var limits Limits
 	if l, ok := adapter.(Limiter); ok {
 		limits = l.Limits()
 	}
-	gate := newGate(limits, cfg.RatePerSecond)
+	gate := newGate(limits, 0)
+	gate.pace = pace
 	if teller, ok := adapter.(CapacityTeller); ok {
 		teller.OnCapacity(gate.setCapacity)
 	}
-	return &liveProvider{
-		ActiveProvider: ActiveProvider{ID: row.id, Name: row.name, Channel: row.channel, Adapter: adapter,
-			RatePerSecond: cfg.RatePerSecond, Gate: gate},
-		lane: key, print: print, updated: row.updated, secret: cfg.Secret,
-	}, nil
+	return gate
+}
+
+// paceLocked is the pace of a lane: that of its twin, whose messages go another way to
+// the same provider, if there is one. The caller holds mu.
+func (p *Providers) paceLocked(key lane, print [sha256.Size]byte, ratePerSecond float64) *pace {
+	twin := key
+	twin.far = !key.far
+	if live := p.live[twin]; live != nil && live.print == print {
+		return live.Gate.pace
+	}
+	return newPace(ratePerSecond)
 }
 
 // make calls the factory. The error is one sentence without the secret.

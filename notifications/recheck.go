@@ -73,6 +73,72 @@ func (s *Sender) lookAgain(it item) (finding, error) {
 	return finding{hold: holds[it.row.User]}, nil
 }
 
+// lookAgainTogether judges the e-mails or SMS that come next, and notes it in them: what
+// lookAgain does for one, for those that leave within [targetsInterval] anyway.
+func (s *Sender) lookAgainTogether(items []item) error {
+	read := time.Now()
+	channel, snapshot := Channel(items[0].row.Channel), *items[0].snapshot
+	users, rows := make([]string, len(items)), make([]*deliveryRow, len(items))
+	for i, it := range items {
+		users[i], rows[i] = it.row.User, it.row
+	}
+	addresses, err := s.addressesOf(users, channel)
+	if err != nil {
+		return err
+	}
+	targets := make(map[string]target, len(items))
+	for _, row := range rows {
+		targets[row.ID] = target{address: addresses[row.User]}
+	}
+	blocked, err := s.findBlocked(channel, snapshot, rows, targets)
+	if err != nil {
+		return err
+	}
+	openers, err := s.findOpeners(rows)
+	if err != nil {
+		return err
+	}
+	holds, err := s.findHolds(channel, snapshot, users)
+	if err != nil {
+		return err
+	}
+	for i := range items {
+		it := &items[i]
+		it.read, it.finding, it.hold = read, finding{}, holds[it.row.User]
+		switch b, isBlocked := blocked[it.row.ID]; {
+		case addresses[it.row.User] != it.msg.Target.Address:
+			it.finding.later = true
+		case isBlocked:
+			it.finding = skipped(b.reason, b.sentence)
+		case openers[it.row.User]:
+			it.finding = finding{skip: openedResult()}
+		}
+	}
+	return nil
+}
+
+// addressesOf are the addresses of people on a channel as they are now.
+func (s *Sender) addressesOf(userIDs []string, channel Channel) (map[string]string, error) {
+	users, err := UsersCollection(s.app)
+	if err != nil {
+		return nil, err
+	}
+	var found []struct {
+		ID      string `db:"id"`
+		Address string `db:"address"`
+	}
+	err = s.app.ConcurrentDB().Select("id", addressColumn(channel)+" AS address").From(users.Name).
+		Where(dbx.NewExp("[[id]] IN (SELECT value FROM json_each({:ids}))", dbx.Params{"ids": mustJSON(userIDs)})).All(&found)
+	if err != nil {
+		return nil, fmt.Errorf("find addresses of %d people: %w", len(userIDs), err)
+	}
+	addresses := make(map[string]string, len(found))
+	for _, f := range found {
+		addresses[f.ID] = f.Address
+	}
+	return addresses, nil
+}
+
 // addressOf is a person's address on a channel as it is now; empty for a person
 // who is gone.
 func (s *Sender) addressOf(userID string, channel Channel) (string, error) {
@@ -80,12 +146,8 @@ func (s *Sender) addressOf(userID string, channel Channel) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	column := "email"
-	if channel == ChannelSMS {
-		column = "phone"
-	}
 	var address string
-	err = s.app.ConcurrentDB().Select(column).From(users.Name).Where(dbx.HashExp{"id": userID}).Row(&address)
+	err = s.app.ConcurrentDB().Select(addressColumn(channel)).From(users.Name).Where(dbx.HashExp{"id": userID}).Row(&address)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", fmt.Errorf("find address of %s: %w", userID, err)
 	}

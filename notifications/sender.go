@@ -130,6 +130,7 @@ func NewSender(app core.App, opts SenderOptions) *Sender {
 	}
 	app.Store().Set(storeKeySender, s)
 	s.ledger = newLedger(app, opts.Log, opts.Now)
+	s.ledger.onStored = s.tellDesk
 	s.counter = newCounter(app, opts.Log, opts.Now, s.held)
 	return s
 }
@@ -161,6 +162,7 @@ func (s *Sender) AddWorkers(w *jobs.Workers) {
 	jobs.AddWorker(w, triggerWorker{s})
 	jobs.AddWorker(w, testWorker{s})
 	jobs.AddWorker(w, datesWorker{s})
+	jobs.AddWorker(w, resultWorker{s})
 }
 
 func (s *Sender) recoverCounts() error {
@@ -335,6 +337,7 @@ func (w batchWorker) Work(ctx context.Context, job *jobs.Job[BatchArgs]) error {
 		}
 		defer leave()
 		defer w.s.counter.touch(job.Args.Notification)
+		ctx := withQueue(ctx, job.Queue)
 		for {
 			again, err := w.s.sendBatch(ctx, job.Args)
 			if err != nil {
@@ -376,7 +379,12 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 		}
 		return s.sendPlanned(ctx, n, planned)
 	}
-	if st := n.Status(); st != StatusSending && st != StatusQueued {
+	switch n.Status() {
+	case StatusSending, StatusQueued:
+	case StatusCancelled:
+		// What came back from a provider since nobody cancels any more.
+		return s.cancelSome(ctx, n.Id)
+	default:
 		return false, nil // what is pending is asked for again when it resumes
 	}
 	rows, err := s.findDeliveries(dbx.HashExp{"notification": args.Notification, "batch": args.Batch,
@@ -391,7 +399,7 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	var stored sync.WaitGroup
 	interrupted := false
 	for _, row := range rows {
-		if row.Status == string(DeliverySending) {
+		if row.interrupted(now) {
 			interrupted = true
 			s.ledger.finish(row, interruptedResult(row), &stored)
 		}
@@ -401,16 +409,25 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 		return true, nil
 	}
 
+	// What a worker has is not due: its time is when the answer is overdue.
+	due, wait := splitDue(rows, now)
 	if expires := n.ExpiresAt(); !expires.IsZero() && !now.Before(expires) {
+		elsewhere := false
 		for _, row := range rows {
+			if row.isElsewhere(now) {
+				elsewhere = true
+				continue
+			}
 			s.ledger.finish(row, &result{Status: DeliverySkipped, Reason: ReasonExpired,
 				Explanation: "The notification's expiry time passed before this message could go out."}, &stored)
 		}
 		s.ledger.await(&stored)
-		return false, s.markExpired(n.Id)
+		if err := s.markExpired(n.Id); err != nil || !elsewhere {
+			return false, err
+		}
+		return false, jobs.Snooze(elsewhereWait(rows, now))
 	}
 
-	due, wait := splitDue(rows, now)
 	if len(due) == 0 {
 		if expires := n.ExpiresAt(); !expires.IsZero() {
 			wait = min(wait, expires.Sub(now))
@@ -497,6 +514,23 @@ func (s *Sender) waitForProvider(args BatchArgs, pass passResult) error {
 	}
 	_, wait := splitDue(others, s.now())
 	return jobs.Snooze(max(wait, pass.down, time.Second))
+}
+
+// isElsewhere says that a worker may have the message and its answer may come.
+func (r *deliveryRow) isElsewhere(now time.Time) bool {
+	return r.Status == string(DeliverySending) && parseDBTime(r.NextAttemptAt).After(now)
+}
+
+// elsewhereWait is how long the first answer from a worker may still take.
+func elsewhereWait(rows []*deliveryRow, now time.Time) time.Duration {
+	_, wait := splitDue(slices.DeleteFunc(slices.Clone(rows), func(row *deliveryRow) bool { return !row.isElsewhere(now) }), now)
+	return wait
+}
+
+// interrupted says that the message was being handed over by a process that has
+// ended.
+func (r *deliveryRow) interrupted(now time.Time) bool {
+	return r.Status == string(DeliverySending) && !r.isElsewhere(now)
 }
 
 // interruptedResult is what becomes of a row that was being handed over when
@@ -1175,11 +1209,17 @@ func (s *Sender) handOverAll(ctx context.Context, items []item, stored *sync.Wai
 func (s *Sender) handOverRoute(ctx context.Context, route Route, items []item) passResult {
 	stored := &sync.WaitGroup{}
 	defer s.ledger.await(stored)
-	active, err := s.providers.Active(s.app, route)
+	active, err := s.providers.activeAnywhere(s.app, route, queueOf(ctx))
 	var paused *PausedError
+	var nobody *nobodyError
 	switch {
 	case errors.As(err, &paused):
 		return passResult{paused: paused.Reason, waiting: ids(items)}
+	case errors.As(err, &nobody):
+		s.markProvider(s.providers.MarkFailing, nobody.providerID, nobody.sentence)
+		return passResult{down: s.opts.Retry.Delay(1)}
+	case errors.Is(err, errShuttingDown):
+		return passResult{down: s.opts.Retry.Delay(1)}
 	case errors.Is(err, ErrNoProvider):
 		for _, it := range items {
 			s.ledger.finish(it.row, noProviderResult(it.msg, route), stored)
@@ -1252,8 +1292,11 @@ func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvide
 	if r := held.result(s.now(), it.expires); r != nil {
 		return Outcome{}, r // the night began while it waited
 	}
+	if active.far {
+		it.msg.try = try{number: it.row.Attempts + 1, deadline: it.deadline(s.now(), held), queue: queueOf(ctx)}
+	}
 	if !it.row.mayRepeat() {
-		ok, err := s.ledger.begin(ctx, it.row)
+		ok, err := s.ledger.begin(ctx, it.row, it.msg.try.answerBy())
 		if err != nil {
 			s.log.Error("delivery cannot be begun", "delivery", it.row.ID, "error", err)
 			return Outcome{Kind: Retry, ProviderDown: true}, nil
@@ -1263,7 +1306,10 @@ func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvide
 		}
 	}
 	sentAt := s.now()
-	outcome := s.safeSend(sendCtx, active.Adapter, it.msg)
+	outcome := safeSend(sendCtx, s.log, active.Adapter, it.msg)
+	if outcome.elsewhere {
+		return Outcome{}, nil
+	}
 	r := s.resultOf(it.row, outcome, active.ID)
 	if outcome.Kind == RecipientBlocked && outcome.OptedOut && it.msg.Channel == ChannelSMS {
 		if err := s.app.RunInTransaction(func(txApp core.App) error {
@@ -1285,14 +1331,17 @@ func (s *Sender) handOverOne(ctx, sendCtx context.Context, active *ActiveProvide
 
 // safeSend turns a panic of an adapter into an outcome: nobody knows how far
 // it came.
-func (s *Sender) safeSend(ctx context.Context, a Adapter, m *Message) (outcome Outcome) {
+func safeSend(ctx context.Context, log *slog.Logger, a Adapter, m *Message) (outcome Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("provider panicked", "delivery", m.DeliveryID, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			log.Error("provider panicked", "delivery", m.DeliveryID, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			outcome = Outcome{Kind: Ambiguous, Explanation: "The sending code failed half-way, so it is not known whether this message was sent."}
 		}
 	}()
 	outcome = handTo(ctx, a, m)
+	if outcome.elsewhere {
+		return outcome
+	}
 	if outcome.Kind < Accepted || outcome.Kind > Ambiguous {
 		return Outcome{Kind: Ambiguous, Explanation: "The provider's answer could not be understood, so it is not known whether this message was sent."}
 	}
@@ -1309,6 +1358,9 @@ func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) *resul
 	case Retry:
 		r.Status = DeliveryPending
 		r.NextAttemptAt = now.Add(max(o.RetryAfter, s.opts.Retry.Delay(row.Attempts+1)))
+		if o.notBegun {
+			r.NextAttemptAt, r.Tried = now, false
+		}
 		if r.NextAttemptAt.Sub(row.dueSince()) > s.opts.Retry.MaxAge {
 			r.Status, r.Reason, r.NextAttemptAt = DeliveryFailed, ReasonRetriesExhausted, time.Time{}
 			r.Explanation = "Given up after " + plainDuration(s.opts.Retry.MaxAge) + ": " + o.Explanation

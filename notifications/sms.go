@@ -28,6 +28,10 @@ type PromotionalSMS struct {
 type sms struct {
 	deliveryID, requestID, to, body string
 	expires                         time.Time
+
+	// For the way over another machine.
+	userID string
+	try    try
 }
 
 // DeliveryID is the id of the delivery row.
@@ -61,7 +65,7 @@ func newSMS(m *Message, kind Kind) (sms, error) {
 	if m.Channel != ChannelSMS || m.Kind != kind {
 		return sms{}, fmt.Errorf("a %s message on the channel %s cannot become a %s SMS", m.Kind, m.Channel, kind)
 	}
-	return sms{m.DeliveryID, m.RequestID, m.Target.Address, m.Body, m.Expires}, nil
+	return sms{m.DeliveryID, m.RequestID, m.Target.Address, m.Body, m.Expires, m.Target.UserID, m.try}, nil
 }
 
 // TransactionalSMSSender hands over transactional texts, under the rules of

@@ -259,6 +259,7 @@ func (testWorker) Timeout() time.Duration { return -1 }
 
 // Work implements [jobs.Worker].
 func (w testWorker) Work(ctx context.Context, job *jobs.Job[TestArgs]) error {
+	ctx = withQueue(ctx, job.Queue)
 	for {
 		wait, err := w.s.sendTest(ctx, job.Args)
 		switch {
@@ -289,7 +290,7 @@ func (s *Sender) sendTest(ctx context.Context, args TestArgs) (wait time.Duratio
 	for _, row := range rows {
 		row.Notification = "" // whether that is paused or over is no matter to a test
 	}
-	sending := slices.DeleteFunc(slices.Clone(rows), func(row *deliveryRow) bool { return row.Status != string(DeliverySending) })
+	sending := slices.DeleteFunc(slices.Clone(rows), func(row *deliveryRow) bool { return !row.interrupted(s.now()) })
 	if len(sending) > 0 {
 		for _, row := range sending {
 			finish([]*deliveryRow{row}, interruptedResult(row))

@@ -509,10 +509,34 @@ func (e *Eraser) scrubTexts(scrub *Scrub) error {
 	return nil
 }
 
+// judgeHandover takes people out of a chunk of messages for another machine, or of the
+// answers to one. The others in it stay.
+func (e *Eraser) judgeHandover(job jobs.Stored, tasks []*task, scrub *Scrub) jobs.Change {
+	var change jobs.Change
+	args := job.Args
+	for _, t := range tasks {
+		erased, changed, err := notifications.EraseFromHandover(job.Kind, args, t.trace.Account.ID)
+		if err != nil {
+			e.Log.Error("a job with messages for another machine cannot be read; it is deleted", "kind", job.Kind, "error", err)
+			return jobs.Change{Delete: true}
+		}
+		if changed {
+			args, change.Args = erased, erased
+		}
+	}
+	if text := scrub.Text(string(job.Errors)); text != string(job.Errors) {
+		change.Errors = json.RawMessage(text)
+	}
+	return change
+}
+
 // judge decides about a stored job.
 func (e *Eraser) judge(job jobs.Stored, tasks []*task, scrub *Scrub) jobs.Change {
 	if job.Kind == (EraseArgs{}).Kind() || job.Kind == (CompactArgs{}).Kind() {
 		return jobs.Change{}
+	}
+	if job.Kind == (notifications.HandoverArgs{}).Kind() || job.Kind == (notifications.ResultArgs{}).Kind() {
+		return e.judgeHandover(job, tasks, scrub)
 	}
 	var args struct {
 		Notification string `json:"notification"`

@@ -119,14 +119,37 @@ func readSecret(path string) ([]byte, error) {
 	return raw, err
 }
 
-// Read reads variables given as NAME=value. The error is an [*Error].
-func Read(environ []string, readFile func(string) ([]byte, error)) (Values, error) {
+// WorkerFromEnviron reads what a worker on another machine needs: the jobs database
+// and the providers.
+func WorkerFromEnviron() (Values, error) { return ReadWorker(os.Environ(), readSecret) }
+
+// ReadWorker is [Read] for a worker. The other variables may be there, as in a file that
+// server and worker share, and mean nothing: a worker encrypts nothing and decides
+// nothing. A name that is a typing error is told all the same.
+func ReadWorker(environ []string, readFile func(string) ([]byte, error)) (Values, error) {
+	r := newReader(environ, readFile)
+	r.checkNames()
+	v := Values{SMTP: r.smtp("SMTP_"), PromotionalSMTP: r.smtp("PROMOTIONAL_SMTP_"), JobsDatabase: r.jobsDatabase()}
+	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
+	if len(r.problems) > 0 {
+		return Values{}, &Error{r.problems}
+	}
+	return v, nil
+}
+
+func newReader(environ []string, readFile func(string) ([]byte, error)) *reader {
 	r := &reader{values: map[string]string{}, readFile: readFile}
 	for _, pair := range environ {
 		if name, value, ok := strings.Cut(pair, "="); ok && !isServiceLink(name, value) {
 			r.values[name] = value
 		}
 	}
+	return r
+}
+
+// Read reads variables given as NAME=value. The error is an [*Error].
+func Read(environ []string, readFile func(string) ([]byte, error)) (Values, error) {
+	r := newReader(environ, readFile)
 	r.checkNames()
 
 	v := Values{Env: r.oneOf("APP_ENV", EnvLocal, EnvLocal, EnvStaging, EnvProduction)}

@@ -1,0 +1,99 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/pocketbase/pocketbase/core"
+)
+
+// Work is shared work of one key in one queue.
+type Work struct{ Queue, Share string }
+
+// Takers returns which processes take shared work right now: a host for each of them,
+// so that a host may be there several times. It is never older than 2 seconds; a
+// process that was killed is in it for 15. Empty on SQLite.
+func (c *Client) Takers(ctx context.Context) (map[Work][]string, error) {
+	if !c.shared {
+		return map[Work][]string{}, nil
+	}
+	c.takers.Lock()
+	defer c.takers.Unlock()
+	if time.Since(c.takers.read) < sharersFor {
+		return maps.Clone(c.takers.hosts), nil
+	}
+	found, err := c.engine.query(ctx, "SELECT host, array_to_string(queues, ' '), array_to_string(shares, ' '), trouble FROM groundwork_nodes WHERE kind = $1 AND seen_at >= "+
+		c.engine.ago(silentFor)+" ORDER BY host, id", nodeWorker)
+	if err != nil {
+		return nil, fmt.Errorf("find who takes shared work: %w", err)
+	}
+	defer found.Close()
+	hosts, troubled := map[Work][]string{}, map[string]string{}
+	for found.Next() {
+		var host, queues, shares, trouble string
+		if err := found.Scan(&host, &queues, &shares, &trouble); err != nil {
+			return nil, fmt.Errorf("find who takes shared work: %w", err)
+		}
+		for _, queue := range strings.Fields(queues) {
+			for _, share := range strings.Fields(shares) {
+				work := Work{queue, share}
+				hosts[work] = append(hosts[work], host)
+			}
+		}
+		if trouble != "" {
+			troubled[host] = trouble
+		}
+	}
+	if err := found.Err(); err != nil {
+		return nil, fmt.Errorf("find who takes shared work: %w", err)
+	}
+	c.tellTroubled(troubled)
+	c.takers.hosts, c.takers.read = hosts, time.Now()
+	return maps.Clone(hosts), nil
+}
+
+// tellTroubled tells of hosts whose workers are in trouble, once, and when they are not
+// any more. The caller holds the lock.
+func (c *Client) tellTroubled(now map[string]string) {
+	for host, trouble := range now {
+		if c.takers.troubled[host] == "" {
+			c.log.Error("a worker's machine is in trouble", "host", host, "trouble", trouble)
+		}
+	}
+	for host := range c.takers.troubled {
+		if now[host] == "" {
+			c.log.Info("a worker's machine is well again, or its worker has ended", "host", host)
+		}
+	}
+	c.takers.troubled = now
+}
+
+// Troubled returns what workers say is wrong with their machines, a sentence by host,
+// as of the last [Client.Takers].
+func (c *Client) Troubled() map[string]string {
+	c.takers.Lock()
+	defer c.takers.Unlock()
+	return maps.Clone(c.takers.troubled)
+}
+
+// SetTrouble says what is wrong with this machine, in one sentence that names it; empty
+// when all is well. Servers read it with the next sign of life, within 2 seconds.
+func (r *Remote) SetTrouble(sentence string) { r.trouble.Store(&sentence) }
+
+// BegunBy is [Begun] for a job that is not this one. Of a job that is over it is final:
+// nothing is begun any more.
+func BegunBy(ctx context.Context, app core.App, id string) (begun map[string]bool, err error) {
+	err = withJob(ctx, app, id, func(p place, job int64) error {
+		begun, err = readMarks(ctx, p.engine, job)
+		return err
+	})
+	return begun, err
+}
+
+// ErrTakenAway means that the job is not this attempt's any more: it was given to
+// another process, or cancelled.
+var ErrTakenAway = errors.New("the job is not this attempt's any more: it was given to another process, or cancelled")
