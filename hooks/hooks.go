@@ -45,7 +45,7 @@ func Register(app core.App, cfg Config) error {
 		return err
 	}
 	g := &groundwork{app: app, cfg: cfg, log: slog.New(slog.NewJSONHandler(cfg.LogOutput, nil)),
-		workers: jobs.NewWorkers(), sessions: accounts.Of(app)}
+		workers: jobs.WorkersOf(app), sessions: accounts.Of(app)}
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
@@ -80,11 +80,13 @@ func Register(app core.App, cfg Config) error {
 	g.bindConsents()
 	g.bindNotifications()
 	g.bindQuietHours()
+	g.bindFormats()
 	g.bindTriggers()
 	g.bindMails()
 	g.bindVersions()
 	g.bindLimits()
 	g.bindJobs()
+	g.bindJobMonitor()
 	g.bindSetup()
 	g.bindPublic()
 	g.bindBanner()
