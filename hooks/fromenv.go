@@ -20,7 +20,7 @@ func ConfigFromEnv() Config {
 		RedisURL: v.Redis, TrustedProxies: v.TrustedProxies,
 		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
 		AssumeEmailConsent: v.Promotional.AssumeEmailConsent, SMSOptOut: v.Promotional.SMSOptOut,
-		EmailWebhookSecret:  v.EmailWebhookSecret,
+		EmailWebhookSecret: v.EmailWebhookSecret, WebhookPrivateHosts: v.WebhookPrivateHosts,
 		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	for _, server := range []struct {
 		channel notifications.ProviderChannel
