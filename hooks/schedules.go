@@ -105,6 +105,7 @@ func (g *groundwork) bindSchedules() {
 			return e.Next()
 		}})
 	g.bindScheduleRuns()
+	g.bindScheduleReferences()
 
 	app.OnBackupCreate().BindFunc(func(e *core.BackupEvent) error {
 		e.Exclude = append(e.Exclude, schedules.PulseDir)
@@ -128,6 +129,38 @@ func (g *groundwork) bindScheduleRuns() {
 	}
 	app.OnRecordCreate(collection).Bind(&hook.Handler[*core.RecordEvent]{Id: id, Priority: priorityFirst, Func: serverOnly})
 	app.OnRecordUpdate(collection).Bind(&hook.Handler[*core.RecordEvent]{Id: id, Priority: priorityFirst, Func: serverOnly})
+}
+
+// bindScheduleReferences keeps payloads true: they name templates and people.
+func (g *groundwork) bindScheduleReferences() {
+	app := g.app
+	app.OnRecordDeleteExecute(notifications.CollectionTemplates).Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.schedules.template", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+			return inTransaction(e, func() error {
+				for _, name := range []string{e.Record.Id, e.Record.Original().GetString("key")} {
+					using, err := schedules.FindByTemplate(e.App, name)
+					if err != nil {
+						return err
+					}
+					if using != nil {
+						return apis.NewBadRequestError(fmt.Sprintf("The schedule %q uses this template. Give it another one first.", using.Name()), nil)
+					}
+				}
+				return e.Next()
+			})
+		}})
+	app.OnRecordDeleteExecute().Bind(&hook.Handler[*core.RecordEvent]{
+		Id: "groundwork.schedules.person", Priority: priorityExecute, Func: func(e *core.RecordEvent) error {
+			if !e.Record.Collection().IsAuth() || !g.ready(e.App) {
+				return e.Next()
+			}
+			return inTransaction(e, func() error {
+				if err := schedules.ForgetPerson(e.App, e.Record.Id); err != nil {
+					return err
+				}
+				return e.Next()
+			})
+		}})
 }
 
 // explainSchedule says in plain words when a cron line runs.

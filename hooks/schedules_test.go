@@ -196,4 +196,355 @@ func TestScheduleSendsANotificationAtItsTime(t *testing.T) {
 	require.Equal(t, []string{"due ok"}, x.runs(s))
 }
 
-var _ = []any{context.Background, json.Marshal, errors.New}
+func TestScheduleMakesUpOnce(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	var ran []time.Time
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		ran = append(ran, x.now())
+		return "", nil
+	}))
+	// Down over three Saturdays.
+	back := saturday.AddDate(0, 0, 16)
+	x.tick(back)
+	require.Equal(t, []string{"due missed", "catch_up ok"}, x.runs(s))
+	rows := x.rows(s)
+	require.Equal(t, saturday, rows[0].GetDateTime("dueAt").Time())
+	require.Contains(t, rows[0].GetString("error"), "nor for the 1 run after it. One run makes up for all of them.")
+	require.Equal(t, saturday.AddDate(0, 0, 14), rows[1].GetDateTime("dueAt").Time())
+	require.Len(t, ran, 1)
+	require.Equal(t, "ok", x.Reload(s).GetString("lastStatus"))
+	require.Equal(t, saturday.AddDate(0, 0, 21), x.Reload(s).GetDateTime("nextRunAt").Time())
+	x.tick(back.Add(time.Minute))
+	require.Len(t, ran, 1)
+	// One that is late by hours is made up for too, and nothing is missed.
+	x.tick(saturday.AddDate(0, 0, 21).Add(5 * time.Hour))
+	require.Equal(t, []string{"due missed", "catch_up ok", "catch_up ok"}, x.runs(s))
+}
+
+// However many processes look at the same time, one run comes of it.
+func TestScheduleRunsOnceForManyProcesses(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	var mu sync.Mutex
+	runs := map[string]int{}
+	x.handler(func(_ context.Context, _ core.App, payload json.RawMessage) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		runs[string(payload)]++
+		return "", nil
+	})
+	for i := range 5 {
+		x.make(map[string]any{"action": "handler", "payload": map[string]any{"handler": "work", "args": map[string]any{"n": i}}})
+	}
+	for week := range 3 {
+		x.at(saturday.AddDate(0, 0, 7*week))
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(x.look)
+		}
+		all.Wait()
+		x.idle()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	require.Len(t, runs, 5)
+	for _, n := range runs {
+		require.Equal(t, 3, n)
+	}
+}
+
+func TestScheduleNeverOverlaps(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "did it", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	fields["cron"] = "* * * * *"
+	s := x.make(fields)
+	first := x.now().Add(time.Minute)
+	x.at(first)
+	x.look()
+	<-begun
+	require.Equal(t, []string{"due running"}, x.runs(s))
+	require.Equal(t, "running", x.Reload(s).GetString("lastStatus"))
+	x.at(first.Add(time.Minute))
+	x.look()
+	require.Equal(t, []string{"due running", "due skipped"}, x.runs(s))
+	require.Equal(t, "The run of "+schedules.When(first, paris(t))+" was not done yet, and two never run at a time.", x.rows(s)[1].GetString("error"))
+	require.Equal(t, "skipped", x.Reload(s).GetString("lastStatus"))
+
+	res := x.Send(http.MethodPatch, schedulesPath+"/"+s.Id, map[string]any{"run": "now"}, x.root)
+	require.Equal(t, http.StatusBadRequest, res.Status, res.String())
+	require.Contains(t, res.String(), "is not done yet, and two never run at a time: wait until it is.")
+	close(end)
+	x.idle()
+	require.Equal(t, []string{"due ok", "due skipped"}, x.runs(s))
+	require.Equal(t, "did it", x.rows(s)[0].GetString("output"))
+	require.Equal(t, "ok", x.Reload(s).GetString("lastStatus"))
+	x.tick(first.Add(2 * time.Minute))
+	require.Equal(t, []string{"due ok", "due skipped", "due ok"}, x.runs(s))
+	require.Zero(t, x.told(), "a skipped run is no failure")
+}
+
+func TestScheduleRunsNow(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	var got []string
+	fields := x.handler(func(_ context.Context, _ core.App, payload json.RawMessage) (string, error) {
+		got = append(got, string(payload))
+		return "done", nil
+	})
+	fields["enabled"] = false
+	s := x.make(fields)
+	next := x.Reload(s).GetDateTime("nextRunAt")
+	s = x.patch(s, map[string]any{"run": "now"})
+	require.Empty(t, s.GetString("run"))
+	x.idle()
+	require.Equal(t, []string{"manual ok"}, x.runs(s), "one that is switched off, too")
+	require.Equal(t, []string{`{"n":1}`}, got)
+	x.patch(s, map[string]any{"run": "now"}) // at the same moment of the clock
+	x.idle()
+	require.Equal(t, []string{"manual ok", "manual ok"}, x.runs(s))
+	require.Equal(t, next, x.Reload(s).GetDateTime("nextRunAt"))
+
+	// A new one, and its first run, in one save.
+	fields["run"] = "now"
+	one := x.make(fields)
+	x.idle()
+	require.Equal(t, []string{"manual ok"}, x.runs(one))
+
+	// What is rolled back asked for nothing.
+	failure := errors.New("no")
+	err := x.RunInTransaction(func(txApp core.App) error {
+		one.Set("run", "now")
+		if err := txApp.Save(one); err != nil {
+			return err
+		}
+		return failure
+	})
+	require.ErrorIs(t, err, failure)
+	x.idle()
+	require.Equal(t, []string{"manual ok"}, x.runs(one))
+}
+
+func TestScheduleSwitchedOffOrDeletedBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	ran := 0
+	work := x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		ran++
+		return "", nil
+	})
+	off, gone := x.make(work), x.make(work)
+	x.at(saturday)
+	// The run is there, and its job has not begun: both in one transaction.
+	require.NoError(t, x.RunInTransaction(func(txApp core.App) error {
+		for _, s := range []*core.Record{off, gone} {
+			run := core.NewRecord(x.runsCollection())
+			run.Load(map[string]any{"schedule": s.Id, "dueAt": saturday, "cause": "due", "status": "queued", "retryAt": saturday})
+			require.NoError(t, txApp.SaveWithContext(notifications.AsServer(context.Background()), run))
+			_, err := jobs.Enqueue(txApp, schedules.RunArgs{Run: run.Id}, jobs.Options{})
+			require.NoError(t, err)
+		}
+		off.Set("enabled", false)
+		require.NoError(t, txApp.Save(off))
+		return txApp.Delete(gone)
+	}))
+	x.idle()
+	require.Zero(t, ran)
+	require.Equal(t, []string{"due skipped"}, x.runs(off))
+	require.Equal(t, "The schedule was switched off before it began.", x.rows(off)[0].GetString("error"))
+	require.Empty(t, x.rows(gone))
+}
+
+func (x *planned) runsCollection() *core.Collection {
+	c, err := x.FindCachedCollectionByNameOrId(schedules.CollectionRuns)
+	require.NoError(x.t, err)
+	return c
+}
+
+// A run whose process was killed is made again; one that kills it each time is given
+// up, and none is left running.
+func TestScheduleAfterAKill(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	ran := 0
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		ran++
+		return "", nil
+	}))
+	killed := func(attempt int, due time.Time) {
+		run := core.NewRecord(x.runsCollection())
+		run.Load(map[string]any{"schedule": s.Id, "dueAt": due, "cause": "due", "status": "running", "attempt": attempt, "startedAt": due, "host": "other"})
+		require.NoError(t, x.SaveWithContext(notifications.AsServer(context.Background()), run))
+	}
+	killed(1, saturday.Add(-24*time.Hour))
+	x.tick(x.now().Add(time.Minute))
+	require.Equal(t, []string{"due ok"}, x.runs(s))
+	require.Equal(t, 2, x.rows(s)[0].GetInt("attempt"))
+	require.Equal(t, 1, ran)
+
+	killed(5, saturday.Add(-23*time.Hour))
+	x.tick(x.now().Add(time.Minute))
+	require.Equal(t, []string{"due ok", "due failed"}, x.runs(s))
+	require.Equal(t, "The server's process ended during the last of 5 attempts.", x.rows(s)[1].GetString("error"))
+	require.Equal(t, 1, ran)
+}
+
+// People are told once when a schedule begins to fail, and once when it is well again.
+func TestScheduleAlerts(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	x.Superuser("second@example.com")
+	var failure error
+	fields := x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { return "so far", failure })
+	fields["cron"] = "0 * * * *"
+	s := x.make(fields)
+	hour := x.now()
+	next := func(err error) {
+		failure = err
+		hour = hour.Add(time.Hour)
+		x.tick(hour)
+	}
+	next(nil)
+	require.Zero(t, x.told())
+	for range 3 {
+		next(errors.New("The shop is closed."))
+	}
+	require.Equal(t, 2, x.told(), "each superuser once")
+	require.Equal(t, 3, x.logged(`"schedule failed"`))
+	s = x.Reload(s)
+	require.Equal(t, "failed", s.GetString("lastStatus"))
+	require.Equal(t, "The shop is closed.", s.GetString("lastError"))
+	last := x.rows(s)[3]
+	require.Equal(t, "so far", last.GetString("output"))
+	require.Equal(t, "The shop is closed.", last.GetString("error"))
+	next(nil)
+	require.Equal(t, 4, x.told())
+	require.Equal(t, 1, x.logged(`"schedule works again"`))
+	require.Empty(t, x.Reload(s).GetString("lastError"))
+	next(nil)
+	require.Equal(t, 4, x.told())
+	next(errors.New("Again."))
+	require.Equal(t, 6, x.told())
+}
+
+func TestScheduleThatPanics(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { panic("no such shelf") }))
+	x.tick(saturday)
+	require.Equal(t, []string{"due failed"}, x.runs(s))
+	require.Equal(t, "It panicked: no such shelf. The log has more.", x.Reload(s).GetString("lastError"))
+}
+
+// A disk that fills up is told about before the next run, with the name of the host;
+// what it kept back is made up for once.
+func TestScheduleOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	ran := 0
+	fields := x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		ran++
+		return "", nil
+	})
+	fields["cron"] = "0 * * * *"
+	s := x.make(fields)
+	purge := x.make(map[string]any{"action": "purge", "cron": "0 * * * *", "payload": map[string]any{"what": []string{"devices"}, "olderThanDays": 30}})
+	hour := x.now()
+	x.room(10 << 20)
+	x.tick(hour.Add(30 * time.Minute))
+	require.Equal(t, 1, x.told(), "before the next run")
+	require.Equal(t, 1, x.logged(`"disk nearly full"`))
+	require.Empty(t, x.rows(s))
+	for n := 1; n <= 3; n++ {
+		x.tick(hour.Add(time.Duration(n) * time.Hour))
+	}
+	require.Equal(t, []string{"due failed", "due failed", "due failed"}, x.runs(s))
+	require.Equal(t, []string{"due ok", "due ok", "due ok"}, x.runs(purge), "what makes room goes on")
+	require.Contains(t, x.rows(s)[0].GetString("error"), "is nearly full (10.0 MB of 100.0 GB are free)")
+	require.Contains(t, x.rows(s)[0].GetString("error"), x.rows(s)[0].GetString("host"))
+	require.Equal(t, 1, x.told())
+	require.Zero(t, ran)
+
+	x.room(20 << 30)
+	x.tick(hour.Add(3*time.Hour + time.Minute))
+	require.Equal(t, []string{"due failed", "due failed", "due failed", "catch_up ok"}, x.runs(s))
+	require.Equal(t, 1, ran)
+	require.Equal(t, 2, x.told(), "a recovery note")
+	require.Equal(t, 1, x.logged(`"disk has room again"`))
+	x.tick(hour.Add(3*time.Hour + 2*time.Minute))
+	require.Equal(t, 1, ran)
+	x.tick(hour.Add(4 * time.Hour))
+	require.Equal(t, 2, ran)
+
+	// Asked for by hand: it fails, and nothing is made up for.
+	x.room(1)
+	x.patch(s, map[string]any{"run": "now"})
+	x.idle()
+	require.Equal(t, "failed", x.Reload(s).GetString("lastStatus"))
+	x.room(20 << 30)
+	x.tick(hour.Add(4*time.Hour + time.Minute))
+	require.Equal(t, 2, ran)
+}
+
+func TestScheduleKeepsAHundredRuns(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	fields := x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { return "", nil })
+	s := x.make(fields)
+	require.NoError(t, x.RunInTransaction(func(txApp core.App) error {
+		for i := range 120 {
+			run := core.NewRecord(x.runsCollection())
+			run.Load(map[string]any{"schedule": s.Id, "dueAt": saturday.Add(-time.Duration(i+1) * time.Hour), "cause": "due", "status": "ok"})
+			if err := txApp.SaveWithContext(notifications.AsServer(context.Background()), run); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	x.tick(saturday)
+	rows := x.rows(s)
+	require.Len(t, rows, 100)
+	require.Equal(t, saturday, rows[99].GetDateTime("dueAt").Time())
+}
+
+// Who is erased is no longer named, neither as a recipient nor in what a run told.
+func TestScheduleForgetsPeople(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	ana, bo := x.User("ana.archer@example.com"), x.User("bo@example.com")
+	s := x.make(map[string]any{"payload": map[string]any{"title": "T", "channels": []string{"inbox"}, "audience": "users", "users": []string{ana.Id, bo.Id}}})
+	tells := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		return "Wrote to ana.archer@example.com.", errors.New("ana.archer@example.com does not answer.")
+	}))
+	x.tick(saturday)
+	require.Contains(t, x.rows(tells)[0].GetString("output"), "ana.archer")
+	require.NoError(t, x.Delete(x.Reload(ana)))
+	require.Eventually(t, func() bool {
+		n, err := x.CountRecords("erasures", dbx.HashExp{"status": "done"})
+		require.NoError(t, err)
+		return n == 1
+	}, patience, 50*time.Millisecond)
+	require.NotContains(t, x.Reload(s).GetString("payload"), ana.Id)
+	require.Contains(t, x.Reload(s).GetString("payload"), bo.Id)
+	run := x.rows(tells)[0]
+	require.NotContains(t, run.GetString("output")+run.GetString("error")+x.Reload(tells).GetString("lastError"), "ana.archer")
+	x.tick(saturday.AddDate(0, 0, 7))
+	require.Contains(t, x.rows(s)[1].GetString("output"), "goes to 1 person")
+}
+
+func paris(t *testing.T) *time.Location {
+	t.Helper()
+	zone, err := time.LoadLocation("Europe/Paris")
+	require.NoError(t, err)
+	return zone
+}

@@ -250,3 +250,47 @@ func peopleOf(n int64) string {
 	}
 	return grouped(n) + " people"
 }
+
+// FindByTemplate is a schedule whose notifications are made of a template, by its key or
+// id; nil when there is none.
+func FindByTemplate(app core.App, template string) (*Schedule, error) {
+	if template == "" {
+		return nil, nil
+	}
+	found, err := app.FindAllRecords(Collection, dbx.NewExp("[[action]] = 'notification' AND json_valid([[payload]]) AND json_extract([[payload]], '$.template') = {:template}",
+		dbx.Params{"template": template}))
+	if err != nil {
+		return nil, fmt.Errorf("find schedules of template %s: %w", template, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return AsSchedule(found[0]), nil
+}
+
+// ForgetPerson takes a person out of the payloads that name them, in the transaction
+// that deletes the account.
+func ForgetPerson(txApp core.App, id string) error {
+	// The tables may not be there yet.
+	if _, err := txApp.FindCachedCollectionByNameOrId(Collection); err != nil {
+		return nil
+	}
+	found, err := txApp.FindAllRecords(Collection, dbx.NewExp("[[action]] = 'notification' AND json_valid([[payload]]) AND EXISTS"+
+		" (SELECT 1 FROM json_each([[payload]], '$.users') WHERE value = {:id})", dbx.Params{"id": id}))
+	if err != nil {
+		return fmt.Errorf("find schedules that name person %s: %w", id, err)
+	}
+	for _, record := range found {
+		var values map[string]any
+		if err := record.UnmarshalJSONField("payload", &values); err != nil {
+			return fmt.Errorf("read payload of schedule %s: %w", record.Id, err)
+		}
+		all, _ := values["users"].([]any)
+		values["users"] = slices.DeleteFunc(all, func(v any) bool { return v == id })
+		record.Set("payload", values)
+		if err := txApp.SaveWithContext(notifications.AsServer(context.Background()), record); err != nil {
+			return fmt.Errorf("take person %s out of schedule %s: %w", id, record.Id, err)
+		}
+	}
+	return nil
+}
