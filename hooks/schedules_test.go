@@ -548,3 +548,34 @@ func paris(t *testing.T) *time.Location {
 	require.NoError(t, err)
 	return zone
 }
+
+// A run that is being worked is called off when its schedule is deleted, and handed back
+// when the process stops.
+func TestScheduleRunIsCalledOff(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, ended := make(chan struct{}, 2), make(chan error, 2)
+	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return "", ctx.Err()
+	})
+	fields["run"] = "now"
+	gone := x.make(fields)
+	<-begun
+	require.NoError(t, x.Delete(gone))
+	require.ErrorIs(t, <-ended, context.Canceled)
+	x.idle()
+	require.Empty(t, x.rows(gone))
+	require.Zero(t, x.told())
+
+	s := x.make(fields)
+	<-begun
+	stop := &core.TerminateEvent{}
+	stop.App = x.App
+	require.NoError(t, x.OnTerminate().Trigger(stop, func(e *core.TerminateEvent) error { return nil }))
+	require.ErrorIs(t, <-ended, context.Canceled)
+	require.Equal(t, []string{"manual queued"}, x.runs(s))
+	require.Zero(t, x.rows(s)[0].GetInt("attempt"), "it does not count")
+}

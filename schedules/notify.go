@@ -36,7 +36,7 @@ func (notifyAction) keys() []Key {
 		{"topics", "the keys or ids of the topics, for the audience topic"},
 		{"filter", `which users, for the audience filter, such as "verified = true"`},
 		{"maxRecipients", "the most people it may go to; a run that finds more sends nothing and fails. 1,000 when it is left out; required for the audience everyone"},
-		{"localTime", `true sends at the schedule's time on each person's own clock; "09:00" the next time after the run that it is 9 o'clock there`},
+		{"localTime", `true sends at the schedule's time on each person's own clock; "09:00" at 9 o'clock there, on the day of the run or, when that is later than 9, on the next`},
 		{"expiresAfterMinutes", "after how many minutes nobody gets it any more"},
 		{"smsAfterMinutes", "after how many minutes whoever has not opened the push gets an SMS"},
 		{"variables", "values for the placeholders of the texts"},

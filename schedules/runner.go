@@ -90,9 +90,9 @@ func queueOf(action string) string {
 	}
 }
 
-// enqueue asks for a run, at a time or at once. Twice is once.
-func enqueue(app core.App, run, action string, at time.Time) error {
-	_, err := jobs.Enqueue(app, RunArgs{run}, jobs.Options{Queue: queueOf(action), UniqueKey: run, RunAt: at})
+// enqueue asks for a run. What is asked for twice with one key is done once.
+func enqueue(app core.App, run, action, key string) error {
+	_, err := jobs.Enqueue(app, RunArgs{run}, jobs.Options{Queue: queueOf(action), UniqueKey: key})
 	return err
 }
 
@@ -245,7 +245,7 @@ func (r *Runner) insert(txApp core.App, n *newRun) error {
 	if n.status != "" {
 		return r.prune(txApp, n.schedule.Id)
 	}
-	return enqueue(txApp, record.Id, n.schedule.Action(), time.Time{})
+	return enqueue(txApp, record.Id, n.schedule.Action(), record.Id)
 }
 
 func (r *Runner) save(app core.App, record *core.Record) error {
@@ -291,7 +291,9 @@ func unfinished(app core.App, schedule string) (*run, error) {
 }
 
 // takeUp asks again for the runs that nobody works on: their process was killed, or
-// their job was lost with the jobs' database. A job that is still there stays alone.
+// their job was lost with the jobs' database. The job of a killed process counts as being
+// worked as long as other processes go on, so that this is another one; if both come
+// through in the end, [Runner.begin] lets one of them have the run.
 func (r *Runner) takeUp() error {
 	open, err := r.app.FindAllRecords(CollectionRuns, dbx.HashExp{"status": []any{StatusQueued, StatusRunning}})
 	if err != nil {
@@ -306,7 +308,7 @@ func (r *Runner) takeUp() error {
 		if err != nil {
 			continue // deleted meanwhile, and its runs with it
 		}
-		if err := enqueue(r.app, one.Id, schedule.GetString("action"), time.Time{}); err != nil {
+		if err := enqueue(r.app, one.Id, schedule.GetString("action"), fmt.Sprintf("%s:%d", one.Id, one.attempt())); err != nil {
 			return fmt.Errorf("take up run %s: %w", one.Id, err)
 		}
 	}
