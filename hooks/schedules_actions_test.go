@@ -367,7 +367,7 @@ func TestScheduleMakesBackups(t *testing.T) {
 	s := x.make(map[string]any{"action": "backup", "cron": "0 * * * *", "payload": map[string]any{"name": "nightly", "keep": 2}})
 	fsys, err := x.NewBackupsFilesystem()
 	require.NoError(t, err)
-	defer fsys.Close()
+	defer func() { require.NoError(t, fsys.Close()) }()
 	require.NoError(t, fsys.Upload([]byte("mine"), "nightly_by_hand.zip"))
 	start := x.now()
 	for i := 1; i <= 3; i++ {

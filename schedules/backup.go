@@ -56,7 +56,7 @@ func (a backupAction) run(ctx context.Context, c *call) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("The place for backups cannot be reached: %w", err) //nolint:staticcheck // a sentence for people
 	}
-	defer fsys.Close()
+	defer func() { _ = fsys.Close() }() // nothing of it is still to be written
 	// An attempt that was cut off may have got that far.
 	if there, err := fsys.Exists(file); err != nil || !there {
 		if err := c.app.CreateBackup(ctx, file); err != nil {

@@ -73,8 +73,8 @@ func (a notifyAction) build(app core.App, s *Schedule, due time.Time) (n *notifi
 		p.fail(`Say who gets it: "audience" must be %s.`, list(kinds, "or"))
 	}
 	n.Set("audience", audience)
-	for _, name := range []string{"users", "topics", "filter"} {
-		if p.has(name) && name != audience && !(name == "topics" && audience == "topic") {
+	for name, kind := range map[string]string{"users": "users", "topics": "topic", "filter": "filter"} {
+		if p.has(name) && kind != audience {
 			p.fail("%q does not go together with the audience %s: take one of them out.", name, audience)
 		}
 	}
@@ -105,10 +105,10 @@ func (p *payload) localTime(app core.App, n *notifications.Notification, due tim
 	var own bool
 	var at string
 	clock := notifications.ClockOf(due, zone)
-	switch raw := strings.TrimSpace(string(p.values["localTime"])); {
-	case raw == "true":
+	switch strings.TrimSpace(string(p.values["localTime"])) {
+	case "true":
 		own = true
-	case raw == "false":
+	case "false":
 		return
 	default:
 		at = p.text("localTime")
