@@ -47,6 +47,6 @@ func run() error {
 	if err := commands.RegisterJavaScript(app, flags); err != nil {
 		return err
 	}
-	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app), commands.NewEraseCommand(app), commands.NewExportCommand(app), commands.NewSessionsCommand(app))
+	app.RootCmd.AddCommand(commands.NewSetupLinkCommand(app), commands.NewEraseCommand(app), commands.NewExportCommand(app), commands.NewSessionsCommand(app), commands.NewDemoCommand(app, cfg.Env))
 	return app.Start()
 }

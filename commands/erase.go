@@ -33,9 +33,9 @@ func NewEraseCommand(app core.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:          "erase USER",
 		Short:        "Deletes a person's account and everything that is kept about them",
-		Long:         "USER is an id, an e-mail address or a phone number. It works beside a running server and without one. There is no way back but a backup.",
+		Long:         "USER is an id, an e-mail address, a phone number, or collection/id. It works beside a running server and without one. There is no way back but a backup.",
 		Example:      "  groundwork erase ana@example.com",
-		Args:         cobra.ExactArgs(1),
+		Args:         onePerson,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := app.RunAllMigrations(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -19,10 +20,10 @@ func NewExportCommand(app core.App) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export USER",
 		Short: "Writes everything that is kept about a person",
-		Long: "USER is an id, an e-mail address or a phone number. Without --output it is JSON on the standard output, with the files inside as base64;\n" +
+		Long: "USER is an id, an e-mail address, a phone number, or collection/id. Without --output it is JSON on the standard output, with the files inside as base64;\n" +
 			"an --output that ends in .zip makes an archive with the files as they were uploaded, which is the form to hand to a person.",
 		Example:      "  groundwork export ana@example.com --output ana.zip",
-		Args:         cobra.ExactArgs(1),
+		Args:         onePerson,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := app.RunAllMigrations(); err != nil {
@@ -41,6 +42,9 @@ func NewExportCommand(app core.App) *cobra.Command {
 			}
 			// Never over something else, and for nobody else to read.
 			file, err := os.OpenFile(output, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s is there already and stays as it is: choose another name for --output", output)
+			}
 			if err != nil {
 				return fmt.Errorf("the file cannot be made: %w", err)
 			}

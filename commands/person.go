@@ -2,14 +2,24 @@ package commands
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pocketbase/dbx"
 	"github.com/pocketbase/pocketbase/core"
+	"github.com/spf13/cobra"
 
 	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/notifications"
 )
+
+// onePerson says what is missing in a sentence; cobra counts arguments.
+func onePerson(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("name one person by an id, an e-mail address or a phone number: %s", strings.TrimSpace(cmd.Example))
+	}
+	return nil
+}
 
 // findPerson returns the one account that who means: an id, an e-mail address or a
 // phone number, of the users collection or any other auth collection. Where several
@@ -22,6 +32,9 @@ func findPerson(app core.App, who string) (*core.Record, error) {
 	only, rest, named := strings.Cut(who, "/")
 	if named {
 		who = rest
+	}
+	if named && !slices.ContainsFunc(collections, func(c *core.Collection) bool { return c.Name == only || c.Id == only }) {
+		return nil, fmt.Errorf("there is no collection of accounts called %q", only)
 	}
 	phone, err := notifications.NormalizePhone(who)
 	if err != nil {
@@ -44,7 +57,7 @@ func findPerson(app core.App, who string) (*core.Record, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("nobody has the id, e-mail address or phone number %q; write a phone number with its country code, such as +15550100", who)
+		return nil, fmt.Errorf("nobody has the id, e-mail address or phone number %q; write a phone number with its country code, such as +12025550100", who)
 	case 1:
 		return found[0], nil
 	}

@@ -11,7 +11,12 @@ import (
 
 // NewSessionsCommand decides whether tokens without a session count.
 func NewSessionsCommand(app core.App) *cobra.Command {
-	cmd := &cobra.Command{Use: "sessions", Short: "Decides which sign-ins count"}
+	cmd := &cobra.Command{
+		Use: "sessions", Short: "Decides which sign-ins count",
+		// Without these an unknown word after it would print the help and succeed.
+		Args: cobra.NoArgs, SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	var undo bool
 	require := &cobra.Command{
 		Use:   "require",

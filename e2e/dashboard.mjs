@@ -71,6 +71,19 @@ export const dashboard = {
       return panel && !panel.querySelector("[inert]");
     });
   },
+  // menu chooses an entry of an opened record's menu ("More options"), which is made
+  // anew, and closes, whenever the panel has read something.
+  menu: async (p, entry) => {
+    const panel = p.locator(".record-upsert-modal"), line = panel.locator(".dropdown-item:visible").filter({ hasText: entry });
+    for (let tries = 1; ; tries++) {
+      if (!(await panel.locator(".dropdown:popover-open").count())) await panel.getByRole("button", { name: "More options" }).click();
+      try {
+        return await line.click({ timeout: 3000 });
+      } catch (error) {
+        if (tries === 10) throw error;
+      }
+    }
+  },
   field: (p, name) => p.locator(`[name="${name}"]`).first(),
   choose: async (p, name, ...values) => {
     const input = p.locator(".record-field-input.field-type-select").filter({ has: p.locator(`.input.select[name="${name}"]`) });

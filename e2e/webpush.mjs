@@ -156,7 +156,7 @@ await step("a message from the dashboard is shown", async () => {
   await dashboard.field(admin, "title").fill("Hello {{ user.name }}");
   await dashboard.field(admin, "body").fill("Your order is ready.");
   await dashboard.field(admin, "link").fill("https://example.com/orders/1");
-  await dashboard.choose(admin, "channels", "push");
+  await dashboard.choose(admin, "channels", "push", "inbox");
   await dashboard.choose(admin, "audience", "filter");
   await dashboard.field(admin, "filter").fill('name = "Ana"');
   await dashboard.choose(admin, "action", "send");
@@ -169,6 +169,8 @@ await step("a message from the dashboard is shown", async () => {
   assert.equal(notification.body, "Your order is ready.");
   assert.equal(notification.tag, message.notification);
   assert.equal(notification.data.link, "https://example.com/orders/1");
+  await page.locator("#inbox li", { hasText: "Your order is ready." }).waitFor(); // by realtime: nobody has loaded the page again
+  await page.locator("#unread", { hasText: "1" }).waitFor();
 });
 
 await step("a repeat replaces what is shown", async () => {
@@ -222,6 +224,28 @@ await step("for somebody else nothing leaves this machine, and the delivery says
   const { explanation, rendered } = await until(captured);
   assert.match(explanation, /put the person's e-mail address into SEND_ONLY_TO/);
   assert.equal(rendered.title, "Only kept");
+});
+
+// offer sends Bo an advertisement by e-mail and returns its delivery.
+const offer = async (title) => {
+  const n = await send("bo@example.com", title, { channels: ["email"], category: "gwpromotional00" });
+  return until(async () => (await asOwner(`/api/collections/notification_deliveries/records?filter=${encodeURIComponent(`notification = "${n.id}" && status != "pending"`)}`)).items[0]);
+};
+
+await step("the link of an offer unsubscribes with the keyboard alone", async () => {
+  const bo = (await asOwner(`/api/collections/users/records?filter=${encodeURIComponent('email = "bo@example.com"')}`)).items[0];
+  await asOwner("/api/collections/notification_consents/records", { user: bo.id, channel: "email", granted: true, source: "Sign-up form", wording: "Yes, send me offers." });
+  const { rendered } = await offer("Half the price");
+  const link = /\/api\/unsubscribe\/[\w-]+/.exec(rendered.text)[0];
+  const tab = await context.newPage();
+  await tab.goto(base + link);
+  await tab.getByRole("heading", { name: "Unsubscribe", exact: true }).waitFor();
+  for (let i = 0; i < 8 && (await tab.evaluate(() => document.activeElement.textContent)) !== "Unsubscribe"; i++) await tab.keyboard.press("Tab");
+  await tab.keyboard.press("Enter");
+  await tab.getByRole("heading", { name: "You are unsubscribed" }).waitFor();
+  assert.deepEqual(await axeFaults(tab), []);
+  await tab.close();
+  assert.equal((await offer("A third of the price")).status, "skipped");
 });
 
 await step("and the button ends it too", async () => {

@@ -64,14 +64,15 @@ func (g *groundwork) bindCollections() {
 			}})
 
 	// A bool that was not sent is false, which would mean "nothing, please" to
-	// somebody who only set quiet hours.
+	// somebody who only set quiet hours. The dashboard leaves out a switch that was
+	// not touched and shows it as off: for superusers off is what it means.
 	app.OnRecordCreateRequest(notifications.CollectionPreferences).Bind(&hook.Handler[*core.RecordRequestEvent]{
 		Id: "groundwork.preferences.enabled", Func: func(e *core.RecordRequestEvent) error {
 			info, err := e.RequestInfo()
 			if err != nil {
 				return e.BadRequestError("The request body cannot be read.", err)
 			}
-			if _, sent := info.Body["enabled"]; !sent {
+			if _, sent := info.Body["enabled"]; !sent && !e.HasSuperuserAuth() {
 				e.Record.Set("enabled", true)
 			}
 			return e.Next()

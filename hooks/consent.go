@@ -34,7 +34,7 @@ func (g *groundwork) bindConsents() {
 	app, collection := g.app, notifications.CollectionConsents
 
 	app.OnRecordCreateRequest(collection).Bind(&hook.Handler[*core.RecordRequestEvent]{
-		Id: "groundwork.consents.request", Func: takeConsent})
+		Id: "groundwork.consents.request", Func: g.takeConsent})
 
 	// Twice, as all that the server owns: see bindServerOwned.
 	app.OnRecordCreate(collection).Bind(&hook.Handler[*core.RecordEvent]{
@@ -88,7 +88,7 @@ func (g *groundwork) bindConsents() {
 }
 
 // takeConsent takes down who sends a consent, and from where.
-func takeConsent(e *core.RecordRequestEvent) error {
+func (g *groundwork) takeConsent(e *core.RecordRequestEvent) error {
 	info, err := e.RequestInfo()
 	if err != nil {
 		return e.BadRequestError("The request body cannot be read.", err)
@@ -98,7 +98,7 @@ func takeConsent(e *core.RecordRequestEvent) error {
 		return e.BadRequestError("Say whether the person agrees.", validation.Errors{notifications.ConsentGranted: sentence("required",
 			"send true when the person agrees, and false when they take it back")})
 	}
-	from := consentRequest{by: notifications.RecordedBySuperuser, ip: e.RealIP(), userAgent: accounts.CleanUserAgent(e.Request.UserAgent())}
+	from := consentRequest{by: notifications.RecordedBySuperuser, ip: g.limits.shownAddress(e.RequestEvent), userAgent: accounts.CleanUserAgent(e.Request.UserAgent())}
 	if e.Auth != nil && !e.HasSuperuserAuth() {
 		from.by = notifications.RecordedByPerson
 		e.Record.Set(notifications.ConsentUser, e.Auth.Id)

@@ -82,6 +82,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindConsents()
 	g.bindNotifications()
 	g.bindQuietHours()
+	g.bindFormats()
 	g.bindTriggers()
 	g.bindSchedules()
 	g.bindMails()

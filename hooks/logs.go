@@ -72,7 +72,7 @@ func (g *groundwork) logRequest(e *core.RequestEvent) error {
 	}
 	attrs := []slog.Attr{
 		slog.String("method", e.Request.Method), slog.String("path", maskAddresses(redact.URL(e.Request.URL.RequestURI()))), slog.Int("status", status),
-		slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.String("ip", e.RealIP()), slog.String("requestId", requestlog.ID(e)),
+		slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.String("ip", g.limits.shownAddress(e)), slog.String("requestId", requestlog.ID(e)),
 	}
 	if e.Auth != nil {
 		attrs = append(attrs, slog.String("user", e.Auth.Id), slog.String("userCollection", e.Auth.Collection().Name))

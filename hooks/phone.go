@@ -178,9 +178,7 @@ func (p *phoneSignIn) requestVerification(e *core.RequestEvent) error {
 // readPhone returns the number of a request in E.164, or why no code is sent to
 // such a number, whoever has it.
 func (p *phoneSignIn) readPhone(e *core.RequestEvent, s accounts.PhoneSettings, own string) (string, error) {
-	body := struct {
-		Phone string `json:"phone" form:"phone"`
-	}{}
+	body := phoneForm{}
 	if err := e.BindBody(&body); err != nil {
 		return "", e.BadRequestError(`The request body cannot be read: send {"phone": "+4915112345678"}.`, err)
 	}
@@ -291,7 +289,7 @@ func (p *phoneSignIn) send(e *core.RequestEvent, req phoneRequest, find func(txA
 	text := notifications.AccountSMS{To: req.phone, RequestID: requestlog.ID(e), ExpiresAt: code.ExpiresAt,
 		Body: accounts.PhoneText(req.purpose, meta.AppName, meta.AppURL, code.Digits)}
 
-	var capped bool
+	var counted accounts.Text
 	err := e.App.RunInTransaction(func(txApp core.App) error {
 		codes := p.codes()
 		if err := codes.Prune(txApp); err != nil {
@@ -305,7 +303,7 @@ func (p *phoneSignIn) send(e *core.RequestEvent, req phoneRequest, find func(txA
 			code.Record, code.TokenKey, text.UserID = record.Id, record.TokenKey(), record.Id
 		}
 		fixed, isTest := req.settings.TestNumbers[req.phone]
-		if capped, err = codes.CountText(txApp, req.collection.Id, req.phone, req.settings, skip.Reason == "" && !isTest); err != nil {
+		if counted, err = codes.CountText(txApp, req.collection.Id, req.phone, req.settings, p.asker(e, req, record), skip.Reason == "" && !isTest); err != nil {
 			return err
 		}
 		switch {
@@ -314,15 +312,18 @@ func (p *phoneSignIn) send(e *core.RequestEvent, req phoneRequest, find func(txA
 		case isTest:
 			code.Digits = fixed
 			skip = notifications.Skip{Reason: notifications.ReasonTestNumber, Explanation: "This is a test number: its code is fixed in phone_sign_in and is never sent."}
-		case capped:
+		case counted.Capped:
 			code.Digits = ""
 			skip = notifications.Skip{Reason: notifications.ReasonCodeCap, Explanation: fmt.Sprintf(
-				"No code was sent: within the last hour %s had its %d codes, or numbers like this one their %d. Raise maxPerHour or maxPerPrefixPerHour in phone_sign_in if these are people of yours.",
+				"No code was sent: within the last hour %s had its %d codes, or numbers like this one their %d; the last fifth of them is kept for people who have an account. Raise maxPerHour or maxPerPrefixPerHour in phone_sign_in if these are people of yours.",
 				req.collection.Name, req.settings.MaxPerHour, req.settings.MaxPerPrefixPerHour)}
 		}
 		text.Skip = skip
 		if err := codes.Make(txApp, code); err != nil {
 			return err
+		}
+		if !counted.Listed {
+			return nil
 		}
 		_, err = p.sender.EnqueueSMS(txApp, text)
 		return err
@@ -330,13 +331,37 @@ func (p *phoneSignIn) send(e *core.RequestEvent, req phoneRequest, find func(txA
 	if err != nil {
 		return e.InternalServerError("The code cannot be sent right now; try again.", err)
 	}
-	if capped {
+	if !counted.Listed {
+		p.warn.say(func() {
+			p.log.Warn("codes are asked for that are not sent, more than are listed among the deliveries: somebody tries out numbers",
+				"collection", req.collection.Name, "listedPerHour", req.settings.MaxPerHour, "requestId", text.RequestID)
+		}, "unlisted")
+	}
+	if counted.Capped {
 		p.warn.say(func() {
 			p.log.Warn("codes are not sent any more: a limit in phone_sign_in is reached; deliveries with the reason code_cap_reached show which",
 				"collection", req.collection.Name, "maxPerHour", req.settings.MaxPerHour, "maxPerPrefixPerHour", req.settings.MaxPerPrefixPerHour, "requestId", text.RequestID)
 		}, "cap")
 	}
 	return e.JSON(http.StatusOK, map[string]string{"otpId": code.ID})
+}
+
+// asker says how much of the caps there is for a request. It looks into the known
+// addresses for every number, known or not.
+func (p *phoneSignIn) asker(e *core.RequestEvent, req phoneRequest, record *core.Record) accounts.Asker {
+	limiter := p.limits.limiter
+	account := limiter.Account("phone", req.collection.Id, req.phone)
+	if record != nil {
+		account = p.limits.accountOf(record)
+	}
+	switch atHome := limiter.Knows(e.Request.Context(), account, p.limits.network(e)); {
+	case record == nil, req.purpose != accounts.PurposeSignIn:
+		return accounts.Stranger
+	case atHome:
+		return accounts.OwnerAtHome
+	default:
+		return accounts.Owner
+	}
 }
 
 // isAuthWithOTP says whether a request is one to auth-with-otp.
@@ -357,14 +382,11 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	if !isAuthWithOTP(e) || !p.ready(e.App) {
 		return e.Next()
 	}
-	body := struct {
-		OTPID    string `json:"otpId" form:"otpId"`
-		Password string `json:"password" form:"password"`
-	}{}
-	if err := e.BindBody(&body); err != nil || body.OTPID == "" || body.Password == "" || len(body.Password) > 71 {
+	body := otpForm{} // what the limits read, in every content type
+	if err := e.BindBody(&body); err != nil || body.OTPId == "" || body.Password == "" || len(body.Password) > 71 {
 		return e.Next() // PocketBase says what is wrong
 	}
-	known, err := p.codes().Known(e.App, body.OTPID, accounts.PurposeSignIn)
+	known, err := p.codes().Known(e.App, body.OTPId, accounts.PurposeSignIn)
 	if err != nil {
 		return e.InternalServerError("The code cannot be checked right now; try again.", err)
 	}
@@ -377,7 +399,7 @@ func (p *phoneSignIn) signIn(e *core.RequestEvent) error {
 	}
 	e.Set(core.RequestEventKeyInfoContext, core.RequestInfoContextOTP)
 
-	code, err := p.match(e.App, accounts.PurposeSignIn, collection, body.OTPID, body.Password)
+	code, err := p.match(e.App, accounts.PurposeSignIn, collection, body.OTPId, body.Password)
 	var record *core.Record
 	if err == nil {
 		err = e.App.RunInTransaction(func(txApp core.App) error {

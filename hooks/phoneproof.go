@@ -73,20 +73,17 @@ func (p *phoneSignIn) confirmVerification(e *core.RequestEvent) error {
 	if err != nil {
 		return err
 	}
-	body := struct {
-		OTPID string `json:"otpId" form:"otpId"`
-		Code  string `json:"code" form:"code"`
-	}{}
+	body := codeForm{} // what the limits read, in every content type
 	if err := e.BindBody(&body); err != nil {
 		return e.BadRequestError(`The request body cannot be read: send {"otpId": "…", "code": "…"}.`, err)
 	}
-	for field, value := range map[string]string{"otpId": body.OTPID, "code": body.Code} {
+	for field, value := range map[string]string{"otpId": body.OTPId, "code": body.Code} {
 		if value == "" || len(value) > 255 {
 			return fieldRefused(e, field, "validation_required", "send the otpId that you were given and the code from the SMS")
 		}
 	}
 	var record *core.Record
-	code, err := p.match(e.App, accounts.PurposeVerifyPhone, collection, body.OTPID, body.Code)
+	code, err := p.match(e.App, accounts.PurposeVerifyPhone, collection, body.OTPId, body.Code)
 	if err == nil && code.Record != e.Auth.Id {
 		err = errWrongCode
 	}

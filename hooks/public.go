@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/pocketbase/pocketbase/apis"
 	"github.com/pocketbase/pocketbase/core"
@@ -22,7 +23,14 @@ func (g *groundwork) bindPublic() {
 		// As late as possible: any route of the app's own comes first.
 		Id: "groundwork.public.serve", Priority: 999, Func: func(e *core.ServeEvent) error {
 			if !e.Router.HasRoute(http.MethodGet, "/{path...}") {
-				route := e.Router.GET("/{path...}", apis.Static(g.cfg.Public, g.cfg.PublicFallback))
+				page, filesOnly := apis.Static(g.cfg.Public, g.cfg.PublicFallback), apis.Static(g.cfg.Public, false)
+				route := e.Router.GET("/{path...}", func(e *core.RequestEvent) error {
+					// A mistyped route is no page: the SDK would take it for an empty answer.
+					if strings.HasPrefix(e.Request.PathValue(apis.StaticWildcardParam), "api/") {
+						return filesOnly(e)
+					}
+					return page(e)
+				})
 				if g.cfg.PublicIsOurs {
 					route.BindFunc(func(e *core.RequestEvent) error {
 						e.Response.Header().Set("Content-Security-Policy", publicCSP)

@@ -470,4 +470,14 @@ func TestAddresses(t *testing.T) {
 	require.Equal(t, ok, strict.from("198.51.100.9", http.MethodGet, "/api/health", jsonType, "", "X-Forwarded-For", "203.0.113.2").Status)
 	require.Equal(t, ok, strict.from("10.0.0.1", http.MethodGet, "/api/health", jsonType, "", "X-Forwarded-For", "203.0.113.1").Status)
 	require.Equal(t, refused, strict.from("10.0.0.1", http.MethodGet, "/api/health", jsonType, "", "X-Forwarded-For", "203.0.113.4").Status)
+
+	// The list of sessions is where an owner looks for a stranger.
+	user := strict.User("u@example.com")
+	for peer, shown := range map[string]string{"198.51.100.9": "203.0.113.50", "10.0.0.3": "10.0.0.3", "2001:db8::7": "2001:0db8:0000:0000:0000:0000:0000:0007"} {
+		code := strict.code(t, user, "123456")
+		require.Equal(t, ok, strict.from(peer, http.MethodPost, otpPath, jsonType, `{"otpId":"`+code+`","password":"123456"}`, "X-Forwarded-For", "203.0.113.50").Status)
+		session, err := strict.FindFirstRecordByData("sessions", "ip", shown)
+		require.NoError(t, err, shown)
+		require.NoError(t, strict.Delete(session))
+	}
 }

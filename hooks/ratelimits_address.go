@@ -18,11 +18,17 @@ var privateNetworks = []netip.Prefix{
 }
 
 // network is what counts as the client's address, as 16 bytes.
+func (l *limits) network(e *core.RequestEvent) string {
+	bytes := ratelimit.Network(l.address(e)).As16()
+	return string(bytes[:])
+}
+
+// address is the client's.
 //
 // PocketBase's setting says which headers tell it (Settings > Application > IP
 // proxy headers); what it does not say is who may tell. Anybody could send such a header: it is
 // believed from a trusted proxy only. Without the setting no header is.
-func (l *limits) network(e *core.RequestEvent) string {
+func (l *limits) address(e *core.RequestEvent) netip.Addr {
 	peer, err := netip.ParseAddrPort(e.Request.RemoteAddr)
 	addr := peer.Addr()
 	if err != nil {
@@ -33,8 +39,16 @@ func (l *limits) network(e *core.RequestEvent) string {
 			addr = told
 		}
 	}
-	bytes := ratelimit.Network(addr).As16()
-	return string(bytes[:])
+	return addr
+}
+
+// shownAddress is the client's address for people to read: what anybody could send
+// in a header is not shown as theirs.
+func (l *limits) shownAddress(e *core.RequestEvent) string {
+	if addr := l.address(e); addr.IsValid() {
+		return addr.Unmap().StringExpanded()
+	}
+	return e.RemoteIP()
 }
 
 func (l *limits) trusts(peer netip.Addr) bool {

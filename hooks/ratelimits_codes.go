@@ -119,6 +119,16 @@ func (w *heldAnswer) Written() bool { return w.status != 0 }
 
 func (w *heldAnswer) Status() int { return w.status }
 
+// rememberAddress makes the address of a request one of the account's own.
+func (l *limits) rememberAddress(e *core.RequestEvent, record *core.Record) {
+	if l.limiter == nil || record == nil {
+		return
+	}
+	if err := l.limiter.Remember(e.Request.Context(), l.accountOf(record), l.network(e)); err != nil {
+		l.g.log.Error("the address of an account's owner cannot be remembered", "error", err)
+	}
+}
+
 // bindKnownAddresses remembers where accounts are signed in from.
 func (l *limits) bindKnownAddresses() {
 	l.g.app.OnRecordAuthRequest().Bind(&hook.Handler[*core.RecordAuthRequestEvent]{
@@ -126,13 +136,38 @@ func (l *limits) bindKnownAddresses() {
 		// after both factors where there are two. A refresh and an impersonation have no
 		// method.
 		Id: "groundwork.limits.known", Priority: priorityFirst, Func: func(e *core.RecordAuthRequestEvent) error {
-			if err := e.Next(); err != nil || e.AuthMethod == "" || l.limiter == nil || e.Status() >= http.StatusBadRequest {
+			if err := e.Next(); err != nil || e.AuthMethod == "" || e.Status() >= http.StatusBadRequest {
 				return err
 			}
-			if err := l.limiter.Remember(e.Request.Context(), l.accountOf(e.Record), l.network(e.RequestEvent)); err != nil {
-				l.g.log.Error("the address of a sign-in cannot be remembered", "error", err)
-			}
+			l.rememberAddress(e.RequestEvent, e.Record)
 			return nil
+		}})
+	// Somebody who keeps an account full of wrong passwords would have its owner out
+	// for ever where they have not signed in yet. A link that was mailed to the
+	// account proves them too; and whoever made it has been there first.
+	l.g.app.OnRecordConfirmPasswordResetRequest().Bind(&hook.Handler[*core.RecordConfirmPasswordResetRequestEvent]{
+		Id: "groundwork.limits.known", Priority: priorityFirst, Func: func(e *core.RecordConfirmPasswordResetRequestEvent) error {
+			err := e.Next()
+			if err == nil {
+				l.rememberAddress(e.RequestEvent, e.Record)
+			}
+			return err
+		}})
+	l.g.app.OnRecordConfirmVerificationRequest().Bind(&hook.Handler[*core.RecordConfirmVerificationRequestEvent]{
+		Id: "groundwork.limits.known", Priority: priorityFirst, Func: func(e *core.RecordConfirmVerificationRequestEvent) error {
+			err := e.Next()
+			if err == nil {
+				l.rememberAddress(e.RequestEvent, e.Record)
+			}
+			return err
+		}})
+	l.g.app.OnRecordCreateRequest().Bind(&hook.Handler[*core.RecordRequestEvent]{
+		Id: "groundwork.limits.known", Priority: priorityFirst, Func: func(e *core.RecordRequestEvent) error {
+			err := e.Next()
+			if err == nil && e.Auth == nil && e.Collection.IsAuth() {
+				l.rememberAddress(e.RequestEvent, e.Record)
+			}
+			return err
 		}})
 	l.g.app.OnRecordAfterDeleteSuccess().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.limits.forget", Func: func(e *core.RecordEvent) error {

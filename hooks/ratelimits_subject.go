@@ -17,6 +17,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/router"
 	"github.com/spf13/cast"
 
+	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/notifications"
 )
@@ -31,7 +32,8 @@ const (
 // The forms of the routes that concern an account. They have the names and types
 // of the handlers' own forms, and are read by the same function: what one of
 // them cannot read the other cannot either, and a key that is repeated, or
-// written in capitals, means the same to both.
+// written in capitals, means the same to both. XML goes by the names of the fields
+// in Go: the routes by phone have these very forms.
 type (
 	passwordForm struct {
 		Identity      string `form:"identity" json:"identity"`
@@ -162,7 +164,10 @@ func (s *subject) resolve() error {
 		}
 	case "request-phone-otp", "request-phone-verification":
 		form := &phoneForm{}
-		if err = s.bind(form); err == nil && form.Phone != "" {
+		if err = s.bind(form); err == nil && form.Phone == "" && action == "request-phone-verification" && e.Auth != nil {
+			form.Phone = e.Auth.GetString(accounts.FieldPhone) // nothing means the own number
+		}
+		if err == nil && form.Phone != "" {
 			s.fields = map[string]string{"phone": form.Phone}
 			account = s.byPhone(form.Phone)
 		}
@@ -278,18 +283,16 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// byPhone is the account whose verified phone it is. A number that nobody has
-// verified stands for itself, whoever wrote it into their record.
+// byPhone is the account that a code for the number leads into. A number that leads
+// nowhere stands for itself, whoever wrote it into their record.
 func (s *subject) byPhone(phone string) ratelimit.Key {
 	if normal, err := notifications.NormalizePhone(phone); err == nil {
 		phone = normal
 	} else {
 		phone = strings.TrimSpace(phone)
 	}
-	if s.collection.Fields.GetByName("phone") != nil && s.collection.Fields.GetByName("phoneVerified") != nil {
-		record := &core.Record{}
-		err := s.event.App.RecordQuery(s.collection).AndWhere(dbx.HashExp{"phone": phone, "phoneVerified": true}).Limit(1).One(record)
-		if err == nil {
+	if accounts.HasPhone(s.collection) {
+		if record, _, err := accounts.FindByPhone(s.event.App, s.collection, phone); err == nil && record != nil {
 			return s.limits.accountOf(record)
 		}
 	}

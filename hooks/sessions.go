@@ -209,7 +209,7 @@ func (g *groundwork) storeSession(app core.App, s *signIn) error {
 		r.Id = s.session
 		r.Load(map[string]any{
 			"collectionRef": e.Record.Collection().Id, "recordRef": e.Record.Id, "kind": string(s.kind),
-			"name": accounts.DeviceName(e.Request.UserAgent()), "userAgent": accounts.CleanUserAgent(e.Request.UserAgent()), "ip": e.RealIP(),
+			"name": accounts.DeviceName(e.Request.UserAgent()), "userAgent": accounts.CleanUserAgent(e.Request.UserAgent()), "ip": g.limits.shownAddress(e.RequestEvent),
 			"lastSeenAt": types.NowDateTime(), "expiresAt": expires,
 		})
 		if err := saveSession(txApp, r); err != nil {

@@ -388,6 +388,27 @@ func TestAccountFieldsThatMatterComeFirst(t *testing.T) {
 	}
 }
 
+// What a help text gives as an example can be entered, and what surprises is said.
+func TestHelpTextsSayWhatWorks(t *testing.T) {
+	t.Parallel()
+	app := plainApp(t)
+	require.NoError(t, app.RunAppMigrations())
+	help := func(collection, field string) string {
+		c, err := app.FindCollectionByNameOrId(collection)
+		require.NoError(t, err)
+		raw, err := json.Marshal(c.Fields.GetByName(field))
+		require.NoError(t, err)
+		var stored struct{ Help string }
+		require.NoError(t, json.Unmarshal(raw, &stored))
+		return stored.Help
+	}
+	require.Contains(t, help("gw_phone_sign_in", "testNumbers"), `"+12025550100"`)
+	require.Contains(t, help("gw_phone_sign_in", "collection"), "then Options")
+	require.Contains(t, help("gw_preferences", "enabled"), "outside of quiet hours")
+	require.Contains(t, help("gw_templates", "key"), "without spaces")
+	require.Contains(t, help("users", "phone"), "ends the old password")
+}
+
 func TestAnAdministratorsOrderSurvives(t *testing.T) {
 	t.Parallel()
 	app := plainApp(t)

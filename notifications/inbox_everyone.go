@@ -143,7 +143,11 @@ func (s *Sender) deliverToEveryone(n *Notification, snapshot Snapshot, row *deli
 			return fmt.Errorf("count people: %w", err)
 		}
 		skipped := min(skipped, people)
-		says := fmt.Sprintf("One message in the inbox of %d people, stored once: each of them gets a copy of their own when their app looks.", people-skipped)
+		who := "people"
+		if people-skipped == 1 {
+			who = "person"
+		}
+		says := fmt.Sprintf("One message in the inbox of %d %s, stored once: everybody gets a copy of their own when their app looks.", people-skipped, who)
 		if skipped > 0 {
 			says += fmt.Sprintf(" %d more switched this category off.", skipped)
 		}

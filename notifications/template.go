@@ -389,6 +389,9 @@ func plainLiquid(cannot string, err error) string {
 }
 
 func noSuchVariable(name string) string {
+	if name == "record" || strings.HasPrefix(name, "record.") {
+		return fmt.Sprintf("There is no \"%s\". Only a message that a trigger sends is about a record; in that case check the spelling, and if it may be missing, write {{ %s | default: \"…\" }}.", name, name)
+	}
 	return fmt.Sprintf("There is no \"%s\". Check the spelling; if it may be missing, write {{ %s | default: \"…\" }}.", name, name)
 }
 

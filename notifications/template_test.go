@@ -30,6 +30,7 @@ func TestRender(t *testing.T) {
 		{name: "an empty field is blank", content: Content{Title: "Hi {{ user.nick }}!"}, want: func(t *testing.T, r *Rendered) { require.Equal(t, "Hi !", r.Title) }},
 		{name: "loop", content: Content{Body: "{% for x in rows %}{{ x }},{% endfor %}"}, want: func(t *testing.T, r *Rendered) { require.Equal(t, "a,b,", r.Body) }},
 		{name: "a default stands in", content: Content{Title: `Hi {{ user.none | default: "you" }}`}, want: func(t *testing.T, r *Rendered) { require.Equal(t, "Hi you", r.Title) }},
+		{name: "no record", content: Content{Title: "Order {{ record.number }}"}, err: `There is no "record.number". Only a message that a trigger sends is about a record; in that case check the spelling, and if it may be missing, write {{ record.number | default: "…" }}.`},
 		{name: "missing variable", content: Content{Title: "Hi {{ user.nmae }}"}, err: `There is no "user.nmae". Check the spelling; if it may be missing, write {{ user.nmae | default: "…" }}.`},
 		{name: "missing variable between dashes", content: Content{Title: "Hi {{- user.nmae -}}"}, err: `There is no "user.nmae". Check`},
 		{name: "names in JSON are escaped too", content: Content{EmailHTML: "{% for p in user.prefs %}{{ p[0] }}{% endfor %}"}, want: func(t *testing.T, r *Rendered) {

@@ -1,7 +1,7 @@
 // Starts the parts of the extension. PocketBase puts this file, with those of other
 // extensions, into the body of one async function: it can import nothing by a
 // statement, and the dashboard waits until it is through.
-const parts = ["people", "schedules"];
+const parts = ["people", "messages", "schedules"];
 
 await Promise.all(parts.map(async (part) => {
   try {

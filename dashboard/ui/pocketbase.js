@@ -31,6 +31,16 @@ export async function request(path, method = "GET", body = undefined) {
 // record reads one record; it throws as the SDK does.
 export const record = (collection, id) => app.pb.collection(collection).getOne(id, { requestKey: null });
 
+// findPerson returns the account of those who are notified whose e-mail address or id
+// this is; it throws a sentence when there is none.
+export async function findPerson(who) {
+  const people = app.store.collections.find((c) => c.name === "notifications")?.fields.find((f) => f.name === "users")?.collectionId;
+  const filter = app.pb.filter("id = {:who} || email:lower = {:lower}", { who, lower: who.toLowerCase() });
+  const found = await app.pb.collection(people ?? "users").getList(1, 1, { filter, requestKey: null });
+  if (!found.items.length) throw new Error(`There is nobody with the e-mail address or id ${who}.`);
+  return found.items[0];
+}
+
 export const done = (sentence) => app.toasts.success(sentence);
 export const failed = (sentence) => app.toasts.error(sentence);
 
@@ -62,14 +72,16 @@ export function deleted(panel, collection, id) {
 // first in the menu; nothing, or an empty list, leaves it as it is.
 export function onRecordMenu(entries) {
   document.addEventListener("mount:recordUpsertModal", ({ detail: panel }) => {
+    const placed = new WeakSet(); // the panel makes a new menu when a record is made or copied
     const place = () => {
       const menu = panel.querySelector(".modal-header-dropdown");
-      if (!menu || menu.dataset.groundwork) return;
-      menu.dataset.groundwork = "true"; // the panel makes a new menu when a record is made or copied
+      if (!menu || placed.has(menu)) return;
       const name = panel.querySelector(".modal-header .collection-name")?.textContent;
       const id = panel.querySelector('[name="id"]')?.value;
       const collection = app.store.collections.find((c) => c.name === name);
-      const items = collection && id ? entries({ panel, collection, id, close: () => menu.hidePopover() }) : [];
+      if (!collection || !id) return; // the fields are still to come, or the record is
+      placed.add(menu);
+      const items = entries({ panel, collection, id, close: () => menu.hidePopover() });
       if (!items?.length) return;
       menu.prepend(...items, t.hr());
       menu.style.maxHeight = "80vh"; // all of it without scrolling
@@ -124,3 +136,6 @@ export const menuEntry = ({ icon, text, danger = false, onclick }) =>
   t.button({ type: "button", className: `dropdown-item ${danger ? "txt-danger" : ""}`, onclick },
     t.i({ className: icon, ariaHidden: true }),
     t.span({ className: "txt" }, text));
+
+// ask calls yes when the person agrees.
+export const ask = (question, yes) => app.modals.confirm(question, yes);

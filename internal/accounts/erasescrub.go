@@ -250,10 +250,18 @@ func (s *Scrub) LogRow(message string, data map[string]any) (newMessage string, 
 			blankOrigin(data, auth == "" || auth == o.collection && authID == "")
 		}
 	}
+	newMessage = s.Text(message)
+	named := newMessage != message
 	for name, value := range data {
+		before, _ := value.(string)
 		data[name] = s.value(value)
+		named = named || before != "" && before != data[name]
 	}
-	return s.Text(message), true
+	if named {
+		// Why a request of theirs was refused can say what they sent, such as a file's name.
+		delete(data, "details")
+	}
+	return newMessage, true
 }
 
 // blankOrigin empties where a logged request came from, if it may.

@@ -179,7 +179,7 @@ func readTestNumbers(r *core.Record) ([]testNumber, error) {
 		return tests, nil
 	}
 	if err := json.Unmarshal([]byte(raw), &tests); err != nil {
-		return nil, errors.New(`this is a list of numbers and codes; write it like [{"phone": "+15550100", "code": "123456"}], the codes in quotation marks`)
+		return nil, errors.New(`this is a list of numbers and codes; write it like [{"phone": "+12025550100", "code": "123456"}], the codes in quotation marks`)
 	}
 	if len(tests) > maxTestNumbers {
 		return nil, fmt.Errorf("these are %d numbers, and there may be %d", len(tests), maxTestNumbers)

@@ -96,8 +96,9 @@ var names = func() []string {
 	return all
 }()
 
-// prefixes are ours: another name that begins so is a typing error.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "WEBHOOK_"}
+// prefixes are ours: another name that begins so is a typing error. REDIS_ and
+// APP_ are not, other programs' variables begin so too.
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "WEBHOOK_PRIVATE", "SEND_ONLY", "TRUSTED_PROX", "DEFAULT_TIMEZ", "DEFAULT_TIME_Z"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -316,7 +317,7 @@ func (r *reader) checkNames() {
 	slices.Sort(unknown)
 	for _, name := range unknown {
 		base, file := strings.CutSuffix(name, "_FILE")
-		hint := "Remove it, or see docs/reference.md for the names."
+		hint := "Remove it, or see docs/operations.md for the names."
 		if near := nearest(base, names); near != "" {
 			if file {
 				near += "_FILE"

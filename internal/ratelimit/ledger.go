@@ -73,13 +73,21 @@ func newLedger(app core.App) (*ledger, error) {
 		}
 	}
 	l := &ledger{app: app, limit: maxRows, share: sharedRows}
-	// After a clock that was wrong: arrivals from the future would count for ever.
-	_, err := app.AuxNonconcurrentDB().NewQuery(`UPDATE {{groundwork_limit_arrivals}}
-		SET [[until]] = ` + now + ` + [[until]] - [[at]], [[at]] = ` + now + ` WHERE [[at]] > ` + now + ` + 1000`).Execute()
-	if err != nil {
-		return nil, fmt.Errorf("correct the times of the rate limits: %w", err)
+	if err := l.correct(context.Background()); err != nil {
+		return nil, err
 	}
 	return l, l.prune(context.Background())
+}
+
+// correct brings arrivals from the future to now, after a clock that was wrong: they
+// would count, and lock their account, until the clock is there again.
+func (l *ledger) correct(ctx context.Context) error {
+	_, err := l.app.AuxNonconcurrentDB().NewQuery(`UPDATE {{groundwork_limit_arrivals}}
+		SET [[until]] = ` + now + ` + [[until]] - [[at]], [[at]] = ` + now + ` WHERE [[at]] > ` + now + ` + 1000`).WithContext(ctx).Execute()
+	if err != nil {
+		return fmt.Errorf("correct the times of the rate limits: %w", err)
+	}
+	return nil
 }
 
 // take counts one if the window has room. id is the row, for giveBack and touch.

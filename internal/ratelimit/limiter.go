@@ -85,9 +85,13 @@ func (l *Limiter) Close() {
 	}
 }
 
-// Prune deletes rows that no longer count.
+// Prune deletes rows that no longer count, and corrects those that a clock which
+// was put back has left in the future.
 func (l *Limiter) Prune(ctx context.Context) error {
 	if ledger := l.ledger.Load(); ledger != nil {
+		if err := ledger.correct(ctx); err != nil {
+			return err
+		}
 		return ledger.prune(ctx)
 	}
 	return nil
