@@ -87,6 +87,7 @@ soak: build ## Kill the server in the middle of a 10,000-person send over all ch
 .PHONY: bench
 bench: build ## Print the benchmarks' ratios
 	go run ./bench/version-check
+	go run ./bench/jobs
 	go run ./bench/send -binary ./$(BIN)
 	go run ./bench/welcome -binary ./$(BIN) -kills 0
 	go run ./bench/account-mails -binary ./$(BIN)

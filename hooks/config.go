@@ -114,6 +114,11 @@ type Config struct {
 	// and complaints signs. Empty closes POST /api/webhooks/email.
 	EmailWebhookSecret string
 
+	// JobsDatabaseURL is JOBS_DATABASE_URL: the Postgres that jobs go to, as
+	// postgres://user:password@host:5432/database. Empty means SQLite, in the data
+	// folder.
+	JobsDatabaseURL string
+
 	// RedisURL is REDIS_URL: the Redis in which several processes count together
 	// what rate_limits limits; empty means that each counts for itself.
 	RedisURL string

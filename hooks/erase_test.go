@@ -85,10 +85,10 @@ func (l *life) call(method, path string, body any, token string, headers map[str
 }
 
 // newLife lets both live. c gives what Ana's values are.
-func newLife(t *testing.T) *life {
+func newLife(t *testing.T, opts ...pbtest.Option) *life {
 	t.Helper()
 	mails := providertest.NewSMTP(t, providertest.SMTPOptions{})
-	l := &life{texting: newTexting(t)}
+	l := &life{texting: newTexting(t, opts...)}
 	mailProvider(t, l.App, mails.Config("hello@example.com"), "")
 	root, err := l.FindAuthRecordByEmail(core.CollectionNameSuperusers, "root@example.com")
 	require.NoError(t, err)

@@ -47,7 +47,7 @@ func Register(app core.App, cfg Config) error {
 		return err
 	}
 	g := &groundwork{app: app, cfg: cfg, log: slog.New(slog.NewJSONHandler(cfg.LogOutput, nil)),
-		workers: jobs.NewWorkers(), sessions: accounts.Of(app)}
+		workers: jobs.WorkersOf(app), sessions: accounts.Of(app)}
 
 	if cfg.UsersCollection != "" {
 		// The migrations read it here: they know no configuration.
@@ -89,6 +89,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindVersions()
 	g.bindLimits()
 	g.bindJobs()
+	g.bindJobMonitor()
 	g.bindSetup()
 	g.bindPublic()
 	g.bindBanner()

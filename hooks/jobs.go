@@ -26,9 +26,12 @@ const jobsStopLimit = 15 * time.Second
 // bindJobs works the jobs while the app serves. Not earlier: the app's
 // migrations run at the start of serving, after the bootstrap.
 func (g *groundwork) bindJobs() {
+	if g.cfg.JobsDatabaseURL != "" {
+		g.app.Store().Set(jobs.StoreKeyDatabaseURL, g.cfg.JobsDatabaseURL)
+	}
 	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.jobs.start", Priority: priorityJobsStart, Func: func(e *core.ServeEvent) error {
-			client, err := jobs.New(g.app, g.workers, jobs.Config{Log: g.log})
+			client, err := jobs.New(g.app, g.workers, jobs.Config{DatabaseURL: g.cfg.JobsDatabaseURL, Log: g.log})
 			if err != nil {
 				return fmt.Errorf("open jobs: %w", err)
 			}

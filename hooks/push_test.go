@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/internal/pgtest"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m))
 }
 
 const pushBundle = "com.example.shop"

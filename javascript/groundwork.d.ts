@@ -79,3 +79,55 @@ declare namespace $notifications {
   /** Stops what has not left yet, and returns the record. */
   function cancel(id: string, app?: core.App): core.Record
 }
+
+/** A job, as its handler gets it. */
+interface GroundworkJob<Args = any> {
+  /** 15 random characters. */
+  id: string
+  kind: string
+  /** What the job was enqueued with. */
+  args: Args
+  queue: string
+  /** 1 on the first run. */
+  attempt: number
+  maxAttempts: number
+  /** The id of the request that led to the job; empty when there was none. */
+  requestId: string
+
+  /** Gives the job up for good; the reason is shown in the job monitor. Ends the handler. */
+  cancel(reason: string): never
+  /** Runs the job again after so many seconds, without counting an attempt. Ends the handler. */
+  snooze(seconds: number): never
+}
+
+interface GroundworkJobOptions {
+  /** "default" if it is left out; "bulk" for much work that may take long. */
+  queue?: "critical" | "default" | "bulk" | "maintenance"
+  /** Not before; now if it is left out. */
+  runAt?: Date | string
+  /** While a job of this kind and key is not finished, another one is not added. */
+  uniqueKey?: string
+  /** 1 (first) to 4 (last) in its queue; 2 if it is left out. */
+  priority?: 1 | 2 | 3 | 4
+  /** After so many failed attempts the job is given up; 25 if it is left out. */
+  maxAttempts?: number
+  /** Who may read the result at `GET /api/jobs/{id}`, such as `e.auth`; else only superusers. */
+  owner?: core.Record
+}
+
+declare namespace $jobs {
+  /**
+   * Adds a job and returns its id.
+   * In a hook pass `e.app`: inside a transaction the job is added with the commit, or not at all.
+   * The arguments are kept as JSON (at most 1 MB) and can be read in the job monitor: no passwords in them.
+   */
+  function enqueue(kind: string, args: unknown, options?: GroundworkJobOptions, app?: core.App): string
+
+  /**
+   * Says what does the jobs of a kind. Only at the top level of a file in `pb_hooks`. As with PocketBase's own hooks the
+   * function stands for itself: what it needs it loads with `require`.
+   * What it returns is the result. When it throws, it is tried again later, longer apart each time. It may run twice for one
+   * job, after a crash, so let it look whether its work is done. It has a minute; a loop that takes longer is stopped.
+   */
+  function on<Args = any>(kind: string, handler: (job: GroundworkJob<Args>) => unknown): void
+}

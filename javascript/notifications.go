@@ -20,15 +20,20 @@ import (
 // way passes that one.
 func Init(app core.App) func(vm *goja.Runtime) {
 	return func(vm *goja.Runtime) {
-		n := &bridge{app: app}
-		object := vm.NewObject()
-		for name, f := range map[string]any{"send": n.send, "preview": n.preview, "cancel": n.cancel} {
-			if err := object.Set(name, f); err != nil {
-				panic(err) // a plain object takes any property
+		n, j := &bridge{app: app}, &jobsBridge{app: app, vm: vm}
+		for name, functions := range map[string]map[string]any{
+			"$notifications": {"send": n.send, "preview": n.preview, "cancel": n.cancel},
+			"$jobs":          {"enqueue": j.enqueue, "on": j.on},
+		} {
+			object := vm.NewObject()
+			for name, f := range functions {
+				if err := object.Set(name, f); err != nil {
+					panic(err) // a plain object takes any property
+				}
 			}
-		}
-		if err := vm.Set("$notifications", object); err != nil {
-			panic(err) // a constant name
+			if err := vm.Set(name, object); err != nil {
+				panic(err) // a constant name
+			}
 		}
 	}
 }

@@ -2,26 +2,33 @@ package jobs
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riversqlite"
-	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
-)
 
-// FileName is the jobs database in PocketBase's data folder.
-const FileName = "jobs.db"
+	"github.com/groundworkhq/groundwork/internal/redact"
+)
 
 // Config of a [Client]. The zero value works.
 type Config struct {
+	// DatabaseURL is a Postgres, postgres://user:password@host:5432/database, that
+	// several processes and installations may share; empty means SQLite, a file in the
+	// data folder.
+	DatabaseURL string
+
+	// KeepResults is how long a finished job with a result or an owner can be read;
+	// zero means 7 days. Others are kept for a day, those that failed for 7.
+	KeepResults time.Duration
+
+	// Host names this machine in the job monitor; empty means its host name.
+	Host string
+
 	// Workers is how many jobs of each queue run at a time; a queue that is not
 	// named here has the default of 4 (critical), 8 (default), 6 (bulk) and 1
 	// (maintenance).
@@ -41,6 +48,9 @@ func (c Config) withDefaults() Config {
 		workers[queue] = n
 	}
 	c.Workers = workers
+	if c.KeepResults == 0 {
+		c.KeepResults = 7 * 24 * time.Hour
+	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = 10 * time.Second
 	}
@@ -52,125 +62,110 @@ func (c Config) withDefaults() Config {
 
 // Client works the jobs of one app in this process.
 type Client struct {
-	app   core.App
-	cfg   Config
-	db    *sql.DB
-	river *river.Client[*sql.Tx]
+	process
+	app    core.App
+	cfg    Config
+	origin string // this installation; empty on SQLite
 
 	wake    chan struct{} // something is in the outbox
-	arrived chan struct{} // something is in River's table
-	cancel  context.CancelFunc
-	relays  sync.WaitGroup
+	arrived func()        // something is in River's table
+
+	sharers struct {
+		sync.Mutex
+		read  time.Time
+		hosts map[string][]string
+	}
 }
 
 // relayPoll is how often the outbox is read without having been asked to: for
 // rows that another process wrote.
 const relayPoll = 2 * time.Second
 
+// StoreKeyDatabaseURL is where [core.App.Store] has the address of the jobs database
+// for what works without a [Client], such as a command; empty or absent means SQLite.
+const StoreKeyDatabaseURL = "groundwork.jobs.database"
+
 // New opens (and, the first time, makes) the jobs database. It works nothing
-// until [Client.Start].
+// until [Client.Start], which is also the first to connect to Postgres.
 func New(app core.App, workers *Workers, cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
-	db, err := openDB(filepath.Join(app.DataDir(), FileName))
+	c := &Client{app: app, cfg: cfg, wake: make(chan struct{}, 1), arrived: func() {}}
+	c.log, c.attempts, c.ready = cfg.Log, newAttempts(cfg.Log), c.prepare
+	c.loop = []func(context.Context){c.relayLoop, c.cleanLoop}
+	if cfg.DatabaseURL != "" {
+		return c, c.openPostgres(workers)
+	}
+	db, err := openSQLite(app.DataDir())
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{app: app, cfg: cfg, db: db, wake: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
-	if err := c.open(workers); err != nil {
-		return nil, errors.Join(err, db.Close())
+	c.node = newNode(cfg.Host, nodeAPI, "", cfg.Workers, nil)
+	c.engine, c.arrived, err = newSQLite(db, riverConfig(c.node.id, cfg.Workers, workers, cfg.StopTimeout, cfg.Log, c.attempts))
+	if err == nil {
+		c.attempts.engine = c.engine
+		err = c.engine.migrate(context.Background())
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.close())
 	}
 	return c, nil
 }
 
-func openDB(path string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(200000000)&_txlock=immediate")
-	if err != nil {
-		return nil, fmt.Errorf("open jobs database: %w", err)
-	}
-	db.SetMaxOpenConns(1) // River works in parallel, SQLite has one writer
-	return db, nil
-}
-
-func (c *Client) open(workers *Workers) error {
-	ctx := context.Background()
-	driver := &wakingDriver{riversqlite.New(c.db), c.arrived}
-	quiet := slog.New(levelFilter{c.cfg.Log.Handler(), slog.LevelWarn}) // River tells its own start and stop at info
-	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: quiet})
-	if err != nil {
-		return fmt.Errorf("make jobs migrator: %w", err)
-	}
-	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
-		return fmt.Errorf("migrate jobs database: %w", err)
-	}
-	if _, err := c.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS groundwork_relayed (id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID"); err != nil {
-		return fmt.Errorf("make relay table: %w", err)
-	}
-	queues := map[string]river.QueueConfig{}
-	for name, n := range c.cfg.Workers {
-		queues[name] = river.QueueConfig{MaxWorkers: n}
-	}
-	c.river, err = river.NewClient(driver, &river.Config{
-		Queues: queues, Workers: workers.river, Logger: quiet,
-		SkipUnknownJobCheck: true, // a job of a newer or older version is stored and shown, not lost
-		FetchCooldown:       5 * time.Millisecond,
-		SoftStopTimeout:     c.cfg.StopTimeout,
-		// Nothing but a crash leaves a job running, and the start frees those.
-		RescueStuckJobsAfter: 24 * 365 * time.Hour,
-		ErrorHandler:         errorLog{c.cfg.Log},
-	})
-	if err != nil {
-		return fmt.Errorf("make jobs client: %w", err)
-	}
-	return nil
-}
-
-// Start frees the jobs that a killed process left running and begins to work.
-func (c *Client) Start(ctx context.Context) error {
-	if err := c.rescue(ctx); err != nil {
+func (c *Client) openPostgres(workers *Workers) (err error) {
+	if c.origin, err = installation(c.app); err != nil {
 		return err
 	}
-	// Jobs end through Stop, not because the caller's context does.
-	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c.cancel = cancel
-	if err := c.river.Start(run); err != nil {
-		cancel()
-		return fmt.Errorf("start jobs: %w", err)
+	db, err := openPostgres(c.cfg.DatabaseURL)
+	if err != nil {
+		return err
 	}
-	c.app.Store().Set(storeKeyClient, c)
-	c.relays.Go(func() { c.relayLoop(run) })
+	queues := map[string]int{}
+	for queue, n := range c.cfg.Workers {
+		queues[ownQueue(queue, c.origin)] = n
+	}
+	c.shared, c.node = true, newNode(c.cfg.Host, nodeAPI, c.origin, c.cfg.Workers, nil)
+	c.engine, err = newPostgres(db, riverConfig(c.node.id, queues, workers, c.cfg.StopTimeout, c.cfg.Log, c.attempts))
+	if err != nil {
+		return errors.Join(err, db.close())
+	}
+	c.attempts.engine = c.engine
 	return nil
 }
 
-// rescue makes jobs available that were running when their process was killed.
-// The attempt that the crash cut off counts, so that a job which kills the
-// process each time is given up in the end.
-func (c *Client) rescue(ctx context.Context) error {
-	_, err := c.db.ExecContext(ctx, `UPDATE river_job SET state = 'discarded', finalized_at = CURRENT_TIMESTAMP,
-		errors = jsonb('[{"at":"' || strftime('%Y-%m-%dT%H:%M:%fZ', 'now') || '","attempt":' || attempt || ',"error":"The process ended during every attempt at this job, so it was given up.","trace":""}]')
-		WHERE state = 'running' AND attempt >= max_attempts`)
-	if err != nil {
-		return fmt.Errorf("give up crashing jobs: %w", err)
-	}
-	res, err := c.db.ExecContext(ctx, "UPDATE river_job SET state = 'available' WHERE state = 'running'")
-	if err != nil {
-		return fmt.Errorf("free running jobs: %w", err)
-	}
-	if n, _ := res.RowsAffected(); n > 0 {
-		c.cfg.Log.Warn("jobs that the last process left running go on", "jobs", n)
-	}
-	if _, err := c.db.ExecContext(ctx, "DELETE FROM groundwork_relayed WHERE at < ?", time.Now().AddDate(0, 0, -30).Unix()); err != nil {
-		return fmt.Errorf("prune relay table: %w", err)
+// Start frees the jobs that a killed process left running and begins to work. A
+// Postgres that cannot be reached is no error: it is tried again, and jobs wait in
+// the outbox.
+func (c *Client) Start(ctx context.Context) error {
+	c.app.Store().Set(storeKeyClient, c)
+	if err := c.start(ctx); err != nil {
+		c.app.Store().Remove(storeKeyClient)
+		return err
 	}
 	return nil
+}
+
+// prepare runs before the first job is taken.
+func (c *Client) prepare(ctx context.Context) error {
+	if !c.shared {
+		// One process has the folder: whatever runs was its predecessor's.
+		n, err := free(ctx, c.engine, c.engine, "TRUE")
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			c.log.Warn("jobs that the last process left running go on", "jobs", n)
+		}
+		return nil
+	}
+	return c.move(ctx)
 }
 
 func (c *Client) relayLoop(ctx context.Context) {
 	ticker := time.NewTicker(relayPoll)
 	defer ticker.Stop()
+	says := trouble{log: c.log, begins: "Jobs cannot be taken from the outbox. They wait, and it is tried again.", ends: "Jobs are taken from the outbox again."}
 	for {
-		if err := c.relay(ctx); err != nil && ctx.Err() == nil {
-			c.cfg.Log.Error("jobs cannot be taken from the outbox, trying again", "error", err)
-		}
+		says.tell(ctx, c.relay(ctx))
 		select {
 		case <-c.wake:
 		case <-ticker.C:
@@ -183,26 +178,20 @@ func (c *Client) relayLoop(ctx context.Context) {
 // Stop lets running jobs finish, hands back those that do not in time, and
 // closes the database. No job runs after it has returned.
 func (c *Client) Stop(ctx context.Context) error {
-	var err error
-	if c.cancel != nil {
-		c.app.Store().Remove(storeKeyClient)
-		err = c.river.Stop(ctx)
-		c.cancel()
-		c.relays.Wait()
-	}
-	return errors.Join(err, c.db.Close())
+	c.app.Store().Remove(storeKeyClient)
+	return errors.Join(c.stop(ctx), c.engine.close())
 }
 
 // errorLog tells the log of failed jobs.
 type errorLog struct{ log *slog.Logger }
 
 func (l errorLog) HandleError(_ context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	l.log.Error("job failed", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "error", err)
+	l.log.Error("job failed", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "error", redact.String(err.Error()))
 	return nil
 }
 
 func (l errorLog) HandlePanic(_ context.Context, job *rivertype.JobRow, panicVal any, trace string) *river.ErrorHandlerResult {
-	l.log.Error("job panicked", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "panic", fmt.Sprint(panicVal), "stack", trace)
+	l.log.Error("job panicked", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "panic", redact.String(fmt.Sprint(panicVal)), "stack", trace)
 	return nil
 }
 

@@ -47,6 +47,10 @@ type Job[T Args] struct {
 
 	// EnqueuedAt is when the job was written to the outbox (UTC).
 	EnqueuedAt time.Time
+
+	// Origin is the installation that enqueued the job; empty on SQLite, where there
+	// is only one.
+	Origin string
 }
 
 // Worker does the work of one kind of job.
@@ -78,8 +82,18 @@ type RetryScheduler interface {
 // Options says where and when a job runs. The zero value is queue "default",
 // at once, priority 2, 25 attempts, not unique.
 type Options struct {
-	// Queue is one of the Queue constants; empty means [QueueDefault].
+	// Queue is one of the Queue constants, or another one that [Config] gives workers;
+	// empty means [QueueDefault].
 	Queue string
+
+	// Share, when not empty, lets every process do the job that holds this key
+	// ([RemoteConfig]), and no other: work that needs nothing of the app. It has small
+	// letters, digits and single underscores, at most 40. Only with Postgres.
+	Share string
+
+	// Owner, "<collectionId>/<recordId>", may read the job's result beside superusers;
+	// empty means superusers only.
+	Owner string
 
 	// RunAt is the earliest time the job starts; zero means at once. A time in
 	// the future is late by up to a few seconds.

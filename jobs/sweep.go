@@ -2,14 +2,9 @@ package jobs
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -27,7 +22,11 @@ type Stored struct {
 	// a job that has not failed.
 	Args, Errors json.RawMessage
 
-	RequestID string
+	// Result is what the worker kept with [SetResult], as JSON; empty for none.
+	Result json.RawMessage
+
+	// RequestID and Owner are those of [Options].
+	RequestID, Owner string
 
 	// Running says that a worker has it right now.
 	Running bool
@@ -37,8 +36,8 @@ type Stored struct {
 type Change struct {
 	Delete bool
 
-	// Args and Errors take the place of what is stored; nil leaves it.
-	Args, Errors json.RawMessage
+	// Args, Errors and Result take the place of what is stored; nil leaves it.
+	Args, Errors, Result json.RawMessage
 }
 
 // Sweep shows every stored job of app to judge, finished ones too, and does what
@@ -51,8 +50,8 @@ func Sweep(ctx context.Context, app core.App, judge func(Stored) Change) (change
 	if err != nil {
 		return changed, busy, err
 	}
-	err = withDB(app, func(db *sql.DB) error {
-		n, b, err := sweepRiver(ctx, db, judge)
+	err = withPlaces(ctx, app, func(p place) error {
+		n, b, err := sweepRiver(ctx, p, judge)
 		changed, busy = changed+n, busy+b
 		return err
 	})
@@ -64,24 +63,6 @@ func Sweep(ctx context.Context, app core.App, judge func(Stored) Change) (change
 	return changed + n, busy, err
 }
 
-// withDB runs do with the jobs database: that of the client in this process, or a
-// connection of its own. Nothing is run when there is no such file yet.
-func withDB(app core.App, do func(*sql.DB) error) (err error) {
-	if c, ok := app.Store().Get(storeKeyClient).(*Client); ok {
-		return do(c.db)
-	}
-	path := filepath.Join(app.DataDir(), FileName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	db, err := openDB(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return do(db)
-}
-
 func sweepOutbox(app core.App, judge func(Stored) Change) (changed int, err error) {
 	var last int64
 	for {
@@ -90,15 +71,16 @@ func sweepOutbox(app core.App, judge func(Stored) Change) (changed int, err erro
 			Kind      string `db:"kind"`
 			Args      string `db:"args"`
 			RequestID string `db:"requestId"`
+			Owner     string `db:"owner"`
 		}
-		err := app.NonconcurrentDB().NewQuery("SELECT [[rowid]], [[kind]], [[args]], [[requestId]] FROM {{groundwork_outbox}} WHERE [[rowid]] > {:last} ORDER BY [[rowid]] LIMIT {:page}").
+		err := app.NonconcurrentDB().NewQuery("SELECT [[rowid]], [[kind]], [[args]], [[requestId]], [[owner]] FROM {{groundwork_outbox}} WHERE [[rowid]] > {:last} ORDER BY [[rowid]] LIMIT {:page}").
 			Bind(dbx.Params{"last": last, "page": sweepPage}).All(&rows)
 		if err != nil {
 			return changed, fmt.Errorf("read outbox: %w", err)
 		}
 		for _, row := range rows {
 			last = row.RowID
-			what := judge(Stored{Kind: row.Kind, Args: json.RawMessage(row.Args), RequestID: row.RequestID})
+			what := judge(Stored{Kind: row.Kind, Args: json.RawMessage(row.Args), RequestID: row.RequestID, Owner: row.Owner})
 			var err error
 			switch {
 			case what.Delete:
@@ -119,17 +101,14 @@ func sweepOutbox(app core.App, judge func(Stored) Change) (changed int, err erro
 	}
 }
 
-func sweepRiver(ctx context.Context, db *sql.DB, judge func(Stored) Change) (changed, busy int, err error) {
-	if there, err := hasJobs(ctx, db); err != nil || !there {
-		return 0, 0, err
-	}
+func sweepRiver(ctx context.Context, p place, judge func(Stored) Change) (changed, busy int, err error) {
 	var last int64
 	for {
-		rows, err := readRiver(ctx, db, last)
+		page, err := readRiver(ctx, p, last)
 		if err != nil {
 			return changed, busy, err
 		}
-		for _, row := range rows {
+		for _, row := range page {
 			last = row.id
 			what := judge(row.Stored)
 			if row.Running && (what.Delete || what.Args != nil) {
@@ -137,46 +116,40 @@ func sweepRiver(ctx context.Context, db *sql.DB, judge func(Stored) Change) (cha
 				continue
 			}
 			// Its state again: a worker may have taken it since.
-			var res sql.Result
+			var n int64
 			var err error
 			switch {
 			case what.Delete:
-				res, err = db.ExecContext(ctx, "DELETE FROM river_job WHERE id = ? AND state <> 'running'", row.id)
-			case what.Args != nil || what.Errors != nil:
-				res, err = db.ExecContext(ctx, "UPDATE river_job SET args = COALESCE(jsonb(?), args), errors = COALESCE(jsonb(?), errors) WHERE id = ? AND (state <> 'running' OR ? IS NULL)",
-					orNull(what.Args), orNull(what.Errors), row.id, orNull(what.Args))
+				n, err = p.exec(ctx, "DELETE FROM river_job WHERE id = $1 AND state <> 'running'", row.id)
+			case what.Args != nil || what.Errors != nil || what.Result != nil:
+				set := []string{}
+				args := []any{row.id, what.Args != nil}
+				add := func(to string, raw json.RawMessage) {
+					if raw != nil {
+						args = append(args, string(raw))
+						set = append(set, fmt.Sprintf(to, fmt.Sprintf("$%d", len(args))))
+					}
+				}
+				add("args = "+p.value("%s"), what.Args)
+				add("errors = "+p.newFailures("%[1]s"), what.Errors)
+				add("metadata = "+p.withResult("%s"), what.Result)
+				n, err = p.exec(ctx, "UPDATE river_job SET "+strings.Join(set, ", ")+" WHERE id = $1 AND (state <> 'running' OR NOT $2)", args...)
 			default:
 				continue
 			}
 			if err != nil {
 				return changed, busy, fmt.Errorf("change job %d: %w", row.id, err)
 			}
-			if n, err := res.RowsAffected(); err != nil || n == 0 {
+			if n == 0 {
 				busy++
 				continue
 			}
 			changed++
 		}
-		if len(rows) < sweepPage {
+		if len(page) < sweepPage {
 			return changed, busy, nil
 		}
 	}
-}
-
-// hasJobs says whether the jobs database was ever used.
-func hasJobs(ctx context.Context, db *sql.DB) (bool, error) {
-	var n int
-	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE name = 'river_job'").Scan(&n); err != nil {
-		return false, fmt.Errorf("look into jobs database: %w", err)
-	}
-	return n > 0, nil
-}
-
-func orNull(raw json.RawMessage) any {
-	if raw == nil {
-		return nil
-	}
-	return string(raw)
 }
 
 type riverRow struct {
@@ -184,96 +157,68 @@ type riverRow struct {
 	id int64
 }
 
-// readRiver reads a page before anything of it is changed: there is one connection.
-func readRiver(ctx context.Context, db *sql.DB, last int64) ([]riverRow, error) {
-	rows, err := db.QueryContext(ctx, "SELECT id, kind, json(args), COALESCE(json(errors), ''), COALESCE(json_extract(metadata, '$.gwRequest'), ''), state = 'running'"+
-		" FROM river_job WHERE id > ? ORDER BY id LIMIT ?", last, sweepPage)
+// readRiver reads a page before anything of it is changed: SQLite has one connection.
+func readRiver(ctx context.Context, p place, last int64) ([]riverRow, error) {
+	found, err := p.query(ctx, "SELECT id, kind, "+p.text("args")+", "+p.failures()+", COALESCE("+p.text("metadata->'output'")+", ''), COALESCE(metadata->>'gwRequest', ''), COALESCE(metadata->>'gwOwner', ''), state = 'running'"+
+		" FROM river_job WHERE id > $1 AND "+mine(p.origin)+fmt.Sprintf(" ORDER BY id LIMIT %d", sweepPage), last)
 	if err != nil {
 		return nil, fmt.Errorf("read jobs: %w", err)
 	}
-	defer rows.Close()
+	defer found.Close()
 	var page []riverRow
-	for rows.Next() {
+	for found.Next() {
 		var row riverRow
-		var args, failures string
-		if err := rows.Scan(&row.id, &row.Kind, &args, &failures, &row.RequestID, &row.Running); err != nil {
+		var args, failures, result string
+		if err := found.Scan(&row.id, &row.Kind, &args, &failures, &result, &row.RequestID, &row.Owner, &row.Running); err != nil {
 			return nil, fmt.Errorf("read jobs: %w", err)
 		}
-		row.Args, row.Errors = json.RawMessage(args), json.RawMessage(failures)
+		row.Args, row.Errors, row.Result = json.RawMessage(args), json.RawMessage(failures), json.RawMessage(result)
 		page = append(page, row)
 	}
-	if err := rows.Err(); err != nil {
+	if err := found.Err(); err != nil {
 		return nil, fmt.Errorf("read jobs: %w", err)
 	}
 	return page, nil
 }
 
 // FreeRunning makes jobs available that a killed process left running, as the next
-// [Client.Start] would. Only for a folder on which no process works.
+// [Client.Start] would. Only for a folder on which no process works. Work that others
+// share is theirs.
 func FreeRunning(ctx context.Context, app core.App) error {
-	return withDB(app, func(db *sql.DB) error {
-		if there, err := hasJobs(ctx, db); err != nil || !there {
-			return err
+	return withPlaces(ctx, app, func(p place) error {
+		which := mine(p.origin)
+		if p.origin != "" {
+			which += " AND queue LIKE '%_" + p.origin + "'"
+			if _, err := p.exec(ctx, "DELETE FROM groundwork_nodes WHERE installation = $1", p.origin); err != nil {
+				return fmt.Errorf("forget processes: %w", err)
+			}
 		}
-		if _, err := db.ExecContext(ctx, "UPDATE river_job SET state = 'available' WHERE state = 'running'"); err != nil {
-			return fmt.Errorf("free running jobs: %w", err)
-		}
-		return nil
+		_, err := free(ctx, p.engine, p.engine, which)
+		return err
 	})
 }
 
 // RunningSince returns how many jobs are being worked that began before a time,
 // those of the given kinds left out: what they know may be older.
 func RunningSince(ctx context.Context, app core.App, before time.Time, except ...string) (n int, err error) {
-	err = withDB(app, func(db *sql.DB) error {
-		if there, err := hasJobs(ctx, db); err != nil || !there {
-			return err
+	err = withPlaces(ctx, app, func(p place) error {
+		which, args := "", []any{p.at(before)}
+		if len(except) > 0 {
+			parameters, kinds := list(2, except)
+			which, args = " AND kind NOT IN ("+parameters+")", append(args, kinds...)
 		}
-		rows, err := db.QueryContext(ctx, "SELECT kind, CAST(attempted_at AS TEXT) FROM river_job WHERE state = 'running'")
-		if err != nil {
+		var here int
+		if err := queryRow(ctx, p, []any{&here}, "SELECT COUNT(*) FROM river_job WHERE state = 'running' AND attempted_at <= $1 AND "+mine(p.origin)+which, args...); err != nil {
 			return fmt.Errorf("find running jobs: %w", err)
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var kind string
-			var at sql.NullString
-			if err := rows.Scan(&kind, &at); err != nil {
-				return fmt.Errorf("find running jobs: %w", err)
-			}
-			if slices.Contains(except, kind) {
-				continue
-			}
-			if began, err := time.Parse(sqliteTime, at.String); err != nil || !began.After(before) {
-				n++
-			}
-		}
-		return rows.Err()
+		n += here
+		return nil
 	})
 	return n, err
 }
 
-// sqliteTime is how River writes times into SQLite, in UTC.
-const sqliteTime = "2006-01-02 15:04:05.999"
-
 // Compact writes the jobs database anew, so that nothing of deleted rows is left
-// in its file.
+// in its file. In Postgres it frees their room, which others overwrite.
 func Compact(ctx context.Context, app core.App) error {
-	return withDB(app, func(db *sql.DB) error {
-		conn, err := db.Conn(ctx)
-		if err != nil {
-			return fmt.Errorf("compact jobs database: %w", err)
-		}
-		defer func() { _ = conn.Close() }() // back to the pool
-		if _, err := conn.ExecContext(ctx, "VACUUM"); err != nil {
-			return fmt.Errorf("compact jobs database: %w", err)
-		}
-		var busy, log, checkpointed int
-		if err := conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &checkpointed); err != nil {
-			return fmt.Errorf("empty the log of the jobs database: %w", err)
-		}
-		if busy != 0 {
-			return errors.New("the log of the jobs database is in use and cannot be emptied right now")
-		}
-		return nil
-	})
+	return withPlaces(ctx, app, func(p place) error { return p.compact(ctx) })
 }

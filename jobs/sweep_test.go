@@ -7,102 +7,78 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pocketbase/pocketbase/core"
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/jobs"
 )
 
 func TestSweep(t *testing.T) {
-	t.Parallel()
-	app := newApp(t)
-	release := make(chan struct{})
-	r, _ := start(t, app, func(ctx context.Context, job *jobs.Job[echoArgs]) error {
-		switch job.Args.Text {
-		case "ana runs":
-			<-release
-		case "ana fails":
-			return jobs.Cancel(errors.New("ana is not at home"))
-		case "bo fails":
-			return jobs.Cancel(errors.New("it was about ana"))
-		}
-		return nil
-	})
-	began := time.Now()
-	for _, text := range []string{"ana is done", "ana fails", "bo fails", "bo is done"} {
-		_, err := jobs.Enqueue(app, echoArgs{text}, jobs.Options{})
-		require.NoError(t, err)
-		r.next(t)
-	}
-	for _, o := range []jobs.Options{{}, {RunAt: time.Now().Add(time.Hour)}} {
-		_, err := jobs.Enqueue(app, echoArgs{map[bool]string{true: "ana runs", false: "ana later"}[o.RunAt.IsZero()]}, o)
-		require.NoError(t, err)
-	}
-	seen := func() map[string]string {
-		all := map[string]string{}
-		_, _, err := jobs.Sweep(t.Context(), app, func(job jobs.Stored) jobs.Change {
-			all[string(job.Args)] = string(job.Errors)
-			return jobs.Change{}
-		})
-		require.NoError(t, err)
-		return all
-	}
-	running := func(except ...string) int {
-		n, err := jobs.RunningSince(t.Context(), app, time.Now(), except...)
-		require.NoError(t, err)
-		return n
-	}
-	eventually(t, func() bool {
-		left := jobStates(t, app)
-		return running() == 1 && left[`{"text":"ana runs"}`] && len(left) == 6
-	})
-	require.Zero(t, running(echoArgs{}.Kind()))
-	n, err := jobs.RunningSince(t.Context(), app, began)
-	require.NoError(t, err)
-	require.Zero(t, n, "it began later")
-
-	sweep := func() (changed, busy int) {
-		changed, busy, err := jobs.Sweep(t.Context(), app, func(job jobs.Stored) jobs.Change {
-			change := jobs.Change{Delete: strings.Contains(string(job.Args), "ana")}
-			if !change.Delete && strings.Contains(string(job.Errors), "ana") {
-				change.Errors = []byte(strings.ReplaceAll(string(job.Errors), "ana", "x"))
+	both(t, func(x *rig) {
+		release := make(chan struct{})
+		r, _ := x.start(func(ctx context.Context, job *echo) error {
+			switch job.Args.Text {
+			case "ana runs":
+				<-release
+			case "ana fails":
+				return jobs.Cancel(errors.New("ana is not at home"))
+			case "bo fails":
+				return jobs.Cancel(errors.New("it was about ana"))
+			case "bo is done":
+				return jobs.SetResult(ctx, "bo and ana")
 			}
-			return change
+			return nil
 		})
-		require.NoError(t, err)
-		return changed, busy
-	}
-	changed, busy := sweep()
-	require.Equal(t, 4, changed, "two that ended, one for later, one error")
-	require.Equal(t, 1, busy)
-	close(release)
-	eventually(t, func() bool { return running() == 0 })
-	sweep()
-	left := seen()
-	require.Len(t, left, 2)
-	require.Contains(t, left[`{"text":"bo fails"}`], "it was about x")
-
-	require.NoError(t, jobs.Compact(t.Context(), app))
-}
-
-// jobStates says of each stored job whether it is running.
-func jobStates(t *testing.T, app core.App) map[string]bool {
-	t.Helper()
-	all := map[string]bool{}
-	_, _, err := jobs.Sweep(t.Context(), app, func(job jobs.Stored) jobs.Change {
-		all[string(job.Args)] = job.Running
-		return jobs.Change{}
-	})
-	require.NoError(t, err)
-	return all
-}
-
-func eventually(t *testing.T, met func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) { // between two looks
-		if met() {
-			return
+		began := time.Now()
+		var result string
+		for _, text := range []string{"ana is done", "ana fails", "bo fails", "bo is done"} {
+			result = x.enqueue(text, jobs.Options{})
+			r.next(x.T)
 		}
-	}
-	require.True(t, met())
+		x.enqueue("cy is done", jobs.Options{Owner: "users/ana"})
+		r.next(x.T)
+		x.enqueue("ana runs", jobs.Options{})
+		x.enqueue("ana later", jobs.Options{RunAt: time.Now().Add(time.Hour)})
+		running := func(except ...string) int {
+			n, err := jobs.RunningSince(x.Context(), x.App, time.Now(), except...)
+			require.NoError(x, err)
+			return n
+		}
+		x.eventually(func() bool {
+			left := x.texts()
+			return running() == 1 && left["ana runs"] && len(left) == 7
+		})
+		require.Zero(x, running(echoArgs{}.Kind()))
+		n, err := jobs.RunningSince(x.Context(), x.App, began)
+		require.NoError(x, err)
+		require.Zero(x, n, "it began later")
+
+		sweep := func() (changed, busy int) {
+			changed, busy, err := jobs.Sweep(x.Context(), x.App, func(job jobs.Stored) jobs.Change {
+				change := jobs.Change{Delete: strings.Contains(string(job.Args), "ana") || job.Owner == "users/ana"}
+				if !change.Delete && strings.Contains(string(job.Errors), "ana") {
+					change.Errors = []byte(strings.ReplaceAll(string(job.Errors), "ana", "x"))
+				}
+				if !change.Delete && strings.Contains(string(job.Result), "ana") {
+					change.Result = []byte(strings.ReplaceAll(string(job.Result), "ana", "x"))
+				}
+				return change
+			})
+			require.NoError(x, err)
+			return changed, busy
+		}
+		changed, busy := sweep()
+		require.Equal(x, 6, changed, "three that ended, one for later, one error, one result")
+		require.Equal(x, 1, busy)
+		close(release)
+		x.eventually(func() bool { return running() == 0 })
+		sweep()
+		require.Equal(x, map[string]bool{"bo fails": false, "bo is done": false}, x.texts())
+		require.JSONEq(x, `"bo and x"`, string(x.find(result).Result))
+		all, err := jobs.List(x.Context(), x.App, jobs.Filter{State: jobs.StateCancelled})
+		require.NoError(x, err)
+		require.Len(x, all, 1)
+		require.Contains(x, all[0].Errors[0].Error, "it was about x")
+
+		require.NoError(x, jobs.Compact(x.Context(), x.App))
+	})
 }

@@ -7,9 +7,10 @@ const reachable = "button:not([disabled]):not([hidden]), input:not([disabled]), 
 let count = 0;
 
 // dialog opens one and returns it. content and buttons are what stands in it;
+// scrolls lets a long content without anything to reach in it scroll by keyboard;
 // closable tells whether it may be closed at this moment; closed is called when it
 // was. Close it with closeModal.
-export function dialog({ title, content, buttons, size = "", closable = () => true, closed = () => {} }) {
+export function dialog({ title, content, buttons, size = "", scrolls = false, closable = () => true, closed = () => {} }) {
   const id = `groundwork-dialog-${++count}`;
   const before = document.activeElement;
   const element = t.div(
@@ -40,7 +41,7 @@ export function dialog({ title, content, buttons, size = "", closable = () => tr
       },
     },
     t.header({ className: "modal-header" }, t.h5({ id, className: "modal-title" }, title)),
-    t.div({ className: "modal-content" }, ...content),
+    t.div({ className: "modal-content", "html-tabindex": scrolls ? "0" : undefined }, ...content),
     t.footer({ className: "modal-footer" }, ...buttons),
   );
   openModal(element);

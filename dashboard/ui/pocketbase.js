@@ -137,5 +137,18 @@ export const menuEntry = ({ icon, text, danger = false, onclick }) =>
     t.i({ className: icon, ariaHidden: true }),
     t.span({ className: "txt" }, text));
 
+// pageShell is a page in the looks of the dashboard.
+export function pageShell({ title, content, onmount = () => {}, onunmount = () => {} }) {
+  app.store.title = title;
+  return t.div({ className: "page", onmount: () => onmount(), onunmount: () => onunmount() },
+    t.div({ className: "page-content full-height" },
+      t.header({ className: "page-header" }, t.nav({ className: "breadcrumbs" }, t.div(null, title))),
+      ...content,
+      t.footer({ className: "page-footer" }, app.components.credits())));
+}
+
 // ask calls yes when the person agrees.
 export const ask = (question, yes) => app.modals.confirm(question, yes);
+
+// when shows a time of the server on the clock of the person at the browser.
+export const when = (text) => new Date(text.replace(" ", "T")).toLocaleString();

@@ -529,6 +529,7 @@ func (e *Eraser) judge(job jobs.Stored, tasks []*task, scrub *Scrub) jobs.Change
 	for _, t := range tasks {
 		switch {
 		case args.User == t.trace.Account.ID,
+			job.Owner == t.trace.Account.Collection+"/"+t.trace.Account.ID,
 			args.Notification != "" && slices.Contains(t.trace.Notifications, args.Notification):
 			return jobs.Change{Delete: true} // it was for this person alone
 		case args.Record != "" && args.Event != notifications.EventDeleted && t.trace.has(args.Collection, args.Record):
@@ -555,6 +556,9 @@ func (e *Eraser) judge(job jobs.Stored, tasks []*task, scrub *Scrub) jobs.Change
 	}
 	if text := scrub.Text(string(job.Errors)); text != string(job.Errors) {
 		change.Errors = json.RawMessage(text)
+	}
+	if text := scrub.Text(string(job.Result)); text != string(job.Result) {
+		change.Result = json.RawMessage(text)
 	}
 	return change
 }

@@ -32,6 +32,8 @@ type Values struct {
 
 	// Redis is REDIS_URL, checked; empty: none.
 	Redis string
+	// JobsDatabase is JOBS_DATABASE_URL, checked; empty: SQLite.
+	JobsDatabase string
 	// TrustedProxies is TRUSTED_PROXIES: the networks whose word about a client's
 	// address is taken. Nil: not set.
 	TrustedProxies []netip.Prefix
@@ -86,7 +88,7 @@ var names = func() []string {
 		"APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC", "APNS_ENVIRONMENT", "APNS_ENDPOINT",
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
-		"REDIS_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
+		"REDIS_URL", "JOBS_DATABASE_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
 		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS", "WEBHOOK_PRIVATE_HOSTS",
 		"EMAIL_WEBHOOK_SECRET", "PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
 	}
@@ -98,7 +100,7 @@ var names = func() []string {
 
 // prefixes are ours: another name that begins so is a typing error. REDIS_ and
 // APP_ are not, other programs' variables begin so too.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "WEBHOOK_PRIVATE", "SEND_ONLY", "TRUSTED_PROX", "DEFAULT_TIMEZ", "DEFAULT_TIME_Z"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "WEBHOOK_PRIVATE", "JOBS_DATABASE_", "SEND_ONLY", "TRUSTED_PROX", "DEFAULT_TIMEZ", "DEFAULT_TIME_Z"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -173,6 +175,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.PromotionalSMTP = r.smtp("PROMOTIONAL_SMTP_")
 	v.APNs, v.FCM, v.Twilio = r.apns(), r.fcm(), r.twilio()
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
+	v.JobsDatabase = r.jobsDatabase()
 	v.WebPush = r.webPush()
 	v.WebhookPrivateHosts = r.privateHosts("WEBHOOK_PRIVATE_HOSTS", "hooks.intranet.example.com")
 	v.DefaultTimezone, v.PromotionalHours = r.timezone("DEFAULT_TIMEZONE"), r.hours("PROMOTIONAL_HOURS")

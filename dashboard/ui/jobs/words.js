@@ -1,0 +1,34 @@
+// What jobs and their states are called on the page.
+export const states = {
+  available: { text: "waiting", className: "" },
+  running: { text: "running", className: "info" },
+  scheduled: { text: "for later", className: "" },
+  retryable: { text: "to be tried again", className: "warning" },
+  completed: { text: "done", className: "success" },
+  cancelled: { text: "cancelled", className: "" },
+  discarded: { text: "given up", className: "danger" },
+};
+
+const titles = {
+  "notification.plan": "Find out who gets a notification",
+  "notification.batch": "Send a part of a notification",
+  "notification.cancel": "Cancel a notification",
+  "notification.trigger": "Send what a trigger says",
+  "notification.dates": "Look for reminders that are due",
+  "notification.fallback": "Send an SMS in place of an unopened push",
+  "notification.test": "Send a test",
+  "notification.handover": "Hand messages to a provider",
+  "notification.result": "Store what a worker reports",
+  "account.mail": "Send a code or an account mail",
+  "account.purge": "Delete what has expired",
+  "account.erase": "Erase a person",
+  "account.compact": "Overwrite what was erased",
+  "provider.check": "Check a provider",
+  "provider.recheck": "Look whether a provider works again",
+  "provider.resumed": "Go on after a provider was repaired",
+  "sms.poll": "Ask what became of SMS",
+  "schedule.run": "Run a schedule",
+};
+
+// titleOf says what a job does; what is not ours is called by its kind.
+export const titleOf = (kind) => titles[kind] ?? kind;
