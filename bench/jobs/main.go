@@ -55,8 +55,8 @@ const workers = 8
 
 func main() {
 	var o options
-	flag.IntVar(&o.jobs, "jobs", 2000, "jobs of one round")
-	flag.IntVar(&o.pairs, "pairs", 9, "pairs of rounds for each database")
+	flag.IntVar(&o.jobs, "jobs", 400, "jobs of one round")
+	flag.IntVar(&o.pairs, "pairs", 31, "pairs of rounds for each database")
 	flag.IntVar(&o.singles, "singles", 300, "single jobs whose start is timed")
 	flag.Float64Var(&o.target, "target", 0.8, "the least ratio that is good enough")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of our rounds to this file")
