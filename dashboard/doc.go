@@ -11,6 +11,7 @@
 //	ui/dialog.js       a dialog in the dashboard's looks, for keyboard and screen reader
 //	ui/<part>/index.js one part each: exports start(), which adds its entries
 //	ui/people/         export and erase in the panel of an account
+//	ui/schedules/      when a schedule runs and ran, and "Run now", in its form
 //
 // A new part is a folder with an index.js, and its name in main.js. A page of its
 // own registers its route in start; see [app.routes] in PocketBase's

@@ -52,6 +52,19 @@ await step("a result is its owner's", async () => {
   for (const one of [id, mine]) assert.match(one, /^[a-z0-9]{15}$/);
 });
 
+await step("realtime tells its owner only", async () => {
+  const heard = { ana: [], bo: [], guest: [] };
+  const later = await enqueue(ana, "shop.price", { n: 5 }, { runAt: new Date(Date.now() + 3600_000).toISOString() });
+  for (const [name, client] of [["ana", ana], ["bo", bo], ["guest", guest]]) await client.realtime.subscribe(`jobs/${later}`, (e) => heard[name].push(e));
+  await until("the first word", () => heard.ana.length > 0);
+  assert.equal(heard.ana[0].state, "scheduled");
+  await root.send(`/api/jobs/${later}/retry`, { method: "POST" }); // at once instead
+  await until("the result", () => heard.ana.some((e) => e.state === "completed"));
+  assert.deepEqual(heard.ana.at(-1).result, { price: 15 });
+  assert.deepEqual([heard.bo, heard.guest], [[], []]);
+  for (const client of [ana, bo, guest]) await client.realtime.unsubscribe();
+});
+
 await step("only superusers see the monitor", async () => {
   for (const [method, path] of [["GET", ""], ["GET", "/queues"], ["POST", "/queues/bulk/pause"], ["POST", `/${"a".repeat(15)}/cancel`]]) {
     assert.equal(await status(guest.send(`/api/jobs${path}`, { method })), 401, path);

@@ -18,6 +18,7 @@ import (
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 // ourCollections are the collections that the product cannot do without.
@@ -27,6 +28,7 @@ var ourCollections = []string{
 	notifications.CollectionProviders, notifications.CollectionDevices, notifications.CollectionNotifications,
 	notifications.CollectionDeliveries, notifications.CollectionInbox, notifications.CollectionTriggers, notifications.CollectionConsents,
 	versions.Collection, accounts.CollectionSessions, accounts.CollectionPhoneSignIn, ratelimit.Collection, accounts.CollectionErasures,
+	schedules.Collection, schedules.CollectionRuns,
 }
 
 // ownerLocked are fields that a record's owner sees and does not write. Fields

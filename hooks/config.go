@@ -59,6 +59,11 @@ type Config struct {
 	// "host" or "host:port", that may lie in a private network.
 	WebPushPrivateHosts []string
 
+	// WebhookPrivateHosts is WEBHOOK_PRIVATE_HOSTS: the only hosts, as "host" or
+	// "host:port", that the webhooks of schedules may call in a private network, and
+	// without encryption.
+	WebhookPrivateHosts []string
+
 	// SuperuserEmail and SuperuserPassword make the first superuser when there
 	// is none yet. Both or neither.
 	SuperuserEmail    string
@@ -145,8 +150,13 @@ type Config struct {
 	// answerFloor is [answerFloor] outside tests.
 	answerFloor time.Duration
 
-	// now is the clock of notifications; nil means time.Now. Only tests set it.
+	// now is the clock of notifications and schedules; nil means time.Now. Only tests
+	// set it.
 	now func() time.Time
+
+	// disk returns the room on the disk of a folder; nil asks the system. Only tests set
+	// it.
+	disk func(dir string) (free, total uint64, err error)
 
 	// err is what ConfigFromEnv found wrong; Register reports it.
 	err error

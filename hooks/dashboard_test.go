@@ -29,7 +29,7 @@ func TestExtensionFilesAreFresh(t *testing.T) {
 	require.Equal(t, "no-cache", combined.Header().Get("Cache-Control"))
 	require.Contains(t, combined.Body.String(), "/_/extensions/groundwork/")
 
-	for _, path := range []string{"main.js", "pocketbase.js", "dialog.js", "people/index.js", "people/export.js", "people/erase.js"} {
+	for _, path := range []string{"main.js", "pocketbase.js", "dialog.js", "people/index.js", "people/export.js", "people/erase.js", "schedules/index.js"} {
 		path = "/_/extensions/" + dashboard.Name + "/" + path
 		res := get(path, "")
 		require.Equal(t, http.StatusOK, res.Code, path)

@@ -21,7 +21,7 @@ func ConfigFromEnv() Config {
 		RedisURL:        v.Redis, TrustedProxies: v.TrustedProxies,
 		WebPushSubject: v.WebPush.Subject, WebPushPrivateHosts: v.WebPush.PrivateHosts,
 		AssumeEmailConsent: v.Promotional.AssumeEmailConsent, SMSOptOut: v.Promotional.SMSOptOut,
-		EmailWebhookSecret:  v.EmailWebhookSecret,
+		EmailWebhookSecret: v.EmailWebhookSecret, WebhookPrivateHosts: v.WebhookPrivateHosts,
 		NoUnsubscribeFooter: v.Promotional.NoFooter, UnsubscribeEmail: v.Promotional.UnsubscribeEmail}
 	cfg.Providers = providersOf(v)
 	return cfg

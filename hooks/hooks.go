@@ -9,6 +9,7 @@ import (
 	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/schedules"
 
 	_ "github.com/groundworkhq/groundwork/migrations" // our collections are app migrations
 )
@@ -31,6 +32,7 @@ type groundwork struct {
 	providers *notifications.Providers
 	limits    *limits
 	inbox     *inbox
+	schedules *schedules.Runner     // nil before the bootstrap
 	sender    *notifications.Sender // nil before the bootstrap
 	sending   bool                  // the sender was started
 	subject   atomic.Value          // a string: Web Push's, as it was set last
@@ -84,12 +86,14 @@ func Register(app core.App, cfg Config) error {
 	g.bindQuietHours()
 	g.bindFormats()
 	g.bindTriggers()
+	g.bindSchedules()
 	g.bindMails()
 	g.bindVersions()
 	g.bindLimits()
 	g.bindRemote()
 	g.bindJobs()
 	g.bindJobMonitor()
+	g.bindJobRealtime()
 	g.bindSetup()
 	g.bindPublic()
 	g.bindBanner()

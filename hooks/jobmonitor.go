@@ -103,7 +103,7 @@ func oneJob(e *core.RequestEvent) error {
 	switch {
 	case e.HasSuperuserAuth():
 		return e.JSON(http.StatusOK, viewOf(job, false))
-	case job.Owner == e.Auth.Collection().Id+"/"+e.Auth.Id:
+	case job.Owner == ownerOf(e.Auth):
 		return e.JSON(http.StatusOK, resultOf(job))
 	default:
 		return noSuchJob(e)

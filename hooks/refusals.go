@@ -11,6 +11,7 @@ import (
 	"github.com/groundworkhq/groundwork/internal/ratelimit"
 	"github.com/groundworkhq/groundwork/internal/versions"
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 // bindRefusals puts the sentence of a refused save also where the dashboard
@@ -31,6 +32,7 @@ func (g *groundwork) bindRefusals() {
 	ours := []string{
 		notifications.CollectionNotifications, notifications.CollectionTemplates, notifications.CollectionTriggers,
 		notifications.CollectionProviders, versions.Collection, accounts.CollectionPhoneSignIn, ratelimit.Collection,
+		schedules.Collection,
 	}
 	g.app.OnRecordCreateRequest(ours...).Bind(tell)
 	g.app.OnRecordUpdateRequest(ours...).Bind(tell)

@@ -9,6 +9,7 @@ import (
 	"github.com/pocketbase/pocketbase/tools/hook"
 
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 // Priorities of the hooks on OnRecord…Execute, where validation and uploads are
@@ -69,6 +70,7 @@ var serverOwned = []ownership{
 		defaults:   map[string]func() any{"source": constant(notifications.SourceDashboard)}, // no state: nobody has tried it
 	},
 	deviceOwnership,
+	{collection: schedules.Collection, always: schedules.ServerOwned},
 	{collection: notifications.CollectionSubscriptions, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionPreferences, afterCreation: []string{"user"}},
 	{collection: notifications.CollectionInbox, afterCreation: []string{"user", "notification"}},

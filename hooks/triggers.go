@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/pocketbase/dbx"
@@ -153,10 +154,13 @@ func (t *triggers) onCreated(e *core.RecordEvent, watching []*notifications.Trig
 		if imported && !trigger.IncludeImports {
 			continue
 		}
-		id := t.try(e, trigger, func() (bool, error) { return trigger.Matches(e.App, e.Record) })
-		if count := t.count(e); id != "" && count != nil && !trigger.IncludeImports {
+		ids, err := t.try(e, trigger, func() (bool, error) { return trigger.Matches(e.App, e.Record) })
+		if err != nil {
+			return err
+		}
+		if count := t.count(e); count != nil && !trigger.IncludeImports {
 			collection := e.Record.Collection().Id
-			count.jobs[collection] = append(count.jobs[collection], id)
+			count.jobs[collection] = append(count.jobs[collection], ids...)
 		}
 	}
 	return nil
@@ -216,8 +220,11 @@ func (t *triggers) onUpdated(e *core.RecordEvent, watching []*notifications.Trig
 		return err
 	}
 	for i, trigger := range watching {
-		if !before[i] {
-			t.try(e, trigger, func() (bool, error) { return trigger.Matches(e.App, e.Record) })
+		if before[i] {
+			continue
+		}
+		if _, err := t.try(e, trigger, func() (bool, error) { return trigger.Matches(e.App, e.Record) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -226,28 +233,28 @@ func (t *triggers) onUpdated(e *core.RecordEvent, watching []*notifications.Trig
 func (t *triggers) onDeleted(e *core.RecordEvent, watching []*notifications.Trigger) error {
 	type firing struct {
 		trigger *notifications.Trigger
-		user    string
+		people  []string
 	}
 	var fire []firing
 	for _, trigger := range watching {
 		matched, err := trigger.Matches(e.App, e.Record)
-		user := ""
+		var people []string
 		if err == nil && matched {
-			user, err = trigger.RecipientOf(e.App, e.Record)
+			people, err = trigger.RecipientsOf(e.App, e.Record)
 		}
 		if err != nil {
 			t.complain(trigger, err)
 			continue
 		}
-		if user != "" && user != e.Record.Id { // nobody is told of their own deletion
-			fire = append(fire, firing{trigger, user})
-		}
+		// Nobody is told of their own deletion.
+		people = slices.DeleteFunc(people, func(id string) bool { return id == e.Record.Id })
+		fire = append(fire, firing{trigger, people})
 	}
 	if err := e.Next(); err != nil {
 		return err
 	}
 	for _, f := range fire {
-		if _, err := f.trigger.Fire(e.App, e.Record, f.user, requestlog.RecordRequestID(e.Record)); err != nil {
+		if _, err := f.trigger.Fire(e.App, e.Record, f.people, requestlog.RecordRequestID(e.Record)); err != nil {
 			return err
 		}
 	}
@@ -257,20 +264,18 @@ func (t *triggers) onDeleted(e *core.RecordEvent, watching []*notifications.Trig
 // try fires a trigger if it matches. One that cannot be evaluated (its
 // collection changed since) never stands in the way of the save; only a message
 // that cannot be stored does, because the database cannot store then.
-func (t *triggers) try(e *core.RecordEvent, trigger *notifications.Trigger, matches func() (bool, error)) (jobID string) {
+func (t *triggers) try(e *core.RecordEvent, trigger *notifications.Trigger, matches func() (bool, error)) (jobIDs []string, err error) {
 	matched, err := matches()
 	if err != nil || !matched {
 		t.complain(trigger, err)
-		return ""
+		return nil, nil
 	}
-	user, err := trigger.RecipientOf(e.App, e.Record)
+	people, err := trigger.RecipientsOf(e.App, e.Record)
 	if err != nil {
 		t.complain(trigger, err)
-		return ""
+		return nil, nil
 	}
-	id, err := trigger.Fire(e.App, e.Record, user, requestlog.RecordRequestID(e.Record))
-	t.complain(trigger, err)
-	return id
+	return trigger.Fire(e.App, e.Record, people, requestlog.RecordRequestID(e.Record))
 }
 
 func (t *triggers) complain(trigger *notifications.Trigger, err error) {

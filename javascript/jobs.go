@@ -16,6 +16,7 @@ import (
 	dates "github.com/pocketbase/pocketbase/tools/types"
 
 	"github.com/groundworkhq/groundwork/jobs"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 // ownKinds are what the kinds of Groundwork's own jobs begin with: scripts neither
@@ -57,6 +58,18 @@ func (b *jobsBridge) on(kind string, handler goja.Value) error {
 	}
 	jobs.AddFunc(workers, kind, func(ctx context.Context, job *jobs.Job[jobs.Raw]) (any, error) {
 		return pool.run(ctx, program, kind, job)
+	})
+	// A schedule with the action handler may name it, too.
+	schedules.HandleIn(b.app, kind, func(ctx context.Context, _ core.App, args json.RawMessage) (string, error) {
+		result, err := pool.run(ctx, program, kind, &jobs.Job[jobs.Raw]{Args: jobs.Raw(args), Queue: jobs.QueueMaintenance, Attempt: 1, MaxAttempts: 1})
+		if err != nil || result == nil {
+			return "", err
+		}
+		if text, ok := result.(string); ok {
+			return text, nil
+		}
+		raw, err := json.Marshal(result)
+		return string(raw), err
 	})
 	return nil
 }

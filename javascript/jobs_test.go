@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,27 @@ func TestJobsOfScripts(t *testing.T) {
 	rolledBack, err := jobs.List(t.Context(), app, jobs.Filter{Kind: "shop.rolledBack"})
 	require.NoError(t, err)
 	require.Empty(t, rolledBack)
+}
+
+func TestScheduleRunsAScript(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	require.NoError(t, withHooks(t, app, `
+		$jobs.on("shop.count", (job) => "counted " + job.args.what);
+		$jobs.on("shop.fails", () => { throw new Error("out of ink") });
+	`))
+	app.Handler()
+	for name, want := range map[string]struct{ status, field, text string }{
+		"shop.count": {"ok", "output", "counted shoes"},
+		"shop.fails": {"failed", "error", "out of ink"},
+	} {
+		schedule := app.Record("schedules", map[string]any{"name": name, "cron": "0 9 * * 6", "action": "handler",
+			"payload": map[string]any{"handler": name, "args": map[string]any{"what": "shoes"}}, "run": "now"})
+		require.Eventually(t, func() bool {
+			run, err := app.FindFirstRecordByData("schedule_runs", "schedule", schedule.Id)
+			return err == nil && run.GetString("status") == want.status && strings.Contains(run.GetString(want.field), want.text)
+		}, 2*time.Minute, 20*time.Millisecond, name)
+	}
 }
 
 func TestJobsOfScriptsRefused(t *testing.T) {

@@ -93,9 +93,11 @@ func (r *runtimes) run(ctx context.Context, program *goja.Program, kind string, 
 }
 
 func (r *runtimes) call(vm *goja.Runtime, program *goja.Program, kind string, job *jobs.Job[jobs.Raw]) (any, error) {
-	var args any
-	if err := json.Unmarshal(job.Args, &args); err != nil {
-		return nil, jobs.Cancel(fmt.Errorf("read what the job was given: %w", err))
+	args := any(map[string]any{})
+	if len(job.Args) > 0 {
+		if err := json.Unmarshal(job.Args, &args); err != nil {
+			return nil, jobs.Cancel(fmt.Errorf("read what the job was given: %w", err))
+		}
 	}
 	v, err := vm.RunProgram(program)
 	if err != nil {

@@ -31,6 +31,8 @@ var ours = map[string]string{
 	"gw_erasures":      "erasures",
 	"gw_phone_sign_in": "phone_sign_in",
 	"gw_rate_limits":   "rate_limits",
+	"gw_schedules":     "schedules",
+	"gw_schedule_runs": "schedule_runs",
 }
 
 // plainApp is PocketBase as it comes, before ours is added.

@@ -206,11 +206,11 @@ func (t *Trigger) fireDate(txApp core.App, collection *core.Collection, id, date
 	if err != nil || !matched {
 		return asBroken(err)
 	}
-	user, err := t.RecipientOf(txApp, record)
+	people, err := t.RecipientsOf(txApp, record)
 	if err != nil {
 		return asBroken(err)
 	}
-	_, err = t.fire(txApp, record, user, date, "")
+	_, err = t.fire(txApp, record, people, date, "")
 	return err
 }
 

@@ -20,9 +20,6 @@ func (p *Providers) CheckNow(ctx context.Context, id string) error {
 // ByMessageID is the condition by which receipts are looked up.
 var ByMessageID = byMessageID
 
-// AtClock is the instant at which a clock in a zone shows a date and time.
-var AtClock = atClock
-
 // Opens is the first moment from t on at which hours of the day in all zones have
 // begun; from after to goes on over midnight.
 func Opens(t time.Time, hours HoursOfDay, zones ...*time.Location) time.Time {

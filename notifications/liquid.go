@@ -421,7 +421,7 @@ func addOwnFilters(fd filters.FilterDictionary) {
 	})
 	// The library's own refuses lengths over 1,000.
 	fd.AddFilter("truncate", func(s string, length func(int) int, ellipsis func(string) string) string {
-		n, end := length(50), ellipsis("...")
+		n, end := max(0, length(50)), ellipsis("...")
 		if n >= utf8.RuneCountInString(s) {
 			return s
 		}

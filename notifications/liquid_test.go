@@ -166,3 +166,23 @@ func TestLimitsChangeNothingElse(t *testing.T) {
 	require.ErrorContains(t, err, "capture")
 	require.NotContains(t, err.Error(), "groundwork")
 }
+
+// What a filter cannot count with is told in a sentence, without the insides of the
+// library.
+func TestNumbersThatNoFilterCountsWith(t *testing.T) {
+	t.Parallel()
+	for _, source := range []string{
+		`{{ "abc" | slice: 9223372036854775807, 9223372036854775807 }}`,
+		`{{ "abc" | slice: -1, -9223372036854775808 }}`,
+	} {
+		compiled, err := Compile(Content{Body: source})
+		require.NoError(t, err)
+		_, err = compiled.Render(map[string]any{}, "")
+		require.EqualError(t, err, "The text cannot be made: a filter was given a number that it cannot count with.", source)
+	}
+	compiled, err := Compile(Content{Body: `{{ "abc" | truncate: -9223372036854775808 }}`})
+	require.NoError(t, err)
+	r, err := compiled.Render(map[string]any{}, "")
+	require.NoError(t, err)
+	require.Equal(t, "...", r.Body)
+}

@@ -136,6 +136,9 @@ func (n *Notification) ownContent() Content {
 var contentFields = []string{"title", "body", "data", "image", "link", "template", "variables", "category", "channels",
 	"audience", "users", "topics", "filter", "sendAt", "localTime", "smsAfterMinutes", "options", "idempotencyKey"}
 
+// audienceFields say who a notification goes to.
+var audienceFields = []string{"audience", "users", "topics", "filter"}
+
 // RequestFields are the fields that whoever asks for a notification writes; the
 // others of ours are the server's.
 func RequestFields() []string {
@@ -159,6 +162,7 @@ func (n *Notification) CheckFrozen() error {
 // once the row is written.
 func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error, err error) {
 	action, status := n.Action(), n.Status()
+	asked := action == ActionSend
 	n.SetAction("")
 	nothing := func() error { return nil }
 	refuse := func(sentence string) (func() error, error) {
@@ -178,6 +182,10 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		if !changed {
 			return nothing, nil
 		}
+		// Whoever confirmed a number of people confirmed it for this audience.
+		for _, field := range audienceFields {
+			asked = asked || n.GetString(field) != before.GetString(field)
+		}
 		fallthrough
 	case ActionSend:
 		switch status {
@@ -189,7 +197,7 @@ func (n *Notification) Take(txApp core.App, now time.Time) (enqueue func() error
 		default:
 			return refuse("It was already sent. To send it again, duplicate it and send the copy.")
 		}
-		if err := n.prepareSend(txApp, now, action == ActionSend); err != nil {
+		if err := n.prepareSend(txApp, now, asked); err != nil {
 			return nil, err
 		}
 		n.SetStatus(StatusQueued)

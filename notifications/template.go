@@ -373,6 +373,10 @@ var (
 // that begins with what cannot be done.
 func plainLiquid(cannot string, err error) string {
 	text := strings.ReplaceAll(liquidPosition.ReplaceAllString(strings.TrimSpace(err.Error()), ""), captureTag, "capture")
+	text, _, _ = strings.Cut(text, "\nOriginal stacktrace")
+	if strings.Contains(text, "runtime error") {
+		text = "a filter was given a number that it cannot count with"
+	}
 	if strings.Contains(text, "undefined variable") {
 		name := ""
 		if m := liquidUndefined.FindStringSubmatch(text); m != nil {

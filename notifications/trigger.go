@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,36 +93,45 @@ func (t *Trigger) Matches(app core.App, record *core.Record) (bool, error) {
 	return true, nil
 }
 
-// RecipientOf follows the recipient path from a record and returns the id of
-// the person at its end; empty when a relation on the way is empty.
-func (t *Trigger) RecipientOf(app core.App, record *core.Record) (string, error) {
-	current := record
+// RecipientsOf follows the recipient path from a record and returns the ids of the
+// people at its end, each once: several where a relation on the way holds several, and
+// none where one is empty.
+func (t *Trigger) RecipientsOf(app core.App, record *core.Record) ([]string, error) {
+	current, collection := []*core.Record{record}, record.Collection()
 	for _, name := range recipientPath(t.Recipient) {
-		relation, ok := current.Collection().Fields.GetByName(name).(*core.RelationField)
+		relation, ok := collection.Fields.GetByName(name).(*core.RelationField)
 		if !ok {
-			return "", fmt.Errorf("recipient of trigger %s: %s has no relation %q", t.ID, current.Collection().Name, name)
+			return nil, fmt.Errorf("recipient of trigger %s: %s has no relation %q", t.ID, collection.Name, name)
 		}
-		ids := current.GetStringSlice(name)
-		if len(ids) == 0 {
-			return "", nil
+		var ids []string
+		for _, r := range current {
+			ids = append(ids, r.GetStringSlice(name)...)
 		}
-		next, err := app.FindRecordById(relation.CollectionId, ids[0])
-		if errors.Is(err, sql.ErrNoRows) {
-			return "", nil
+		slices.Sort(ids)
+		if ids = slices.Compact(ids); len(ids) == 0 {
+			return nil, nil
 		}
+		next, err := app.FindRecordsByIds(relation.CollectionId, ids)
 		if err != nil {
-			return "", fmt.Errorf("recipient of trigger %s: %w", t.ID, err)
+			return nil, fmt.Errorf("recipient of trigger %s: %w", t.ID, err)
 		}
-		current = next
+		if len(next) == 0 {
+			return nil, nil
+		}
+		current, collection = next, next[0].Collection()
 	}
 	users, err := UsersCollection(app)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if current.Collection().Id != users.Id {
-		return "", fmt.Errorf("recipient of trigger %s: the path does not lead to the users collection", t.ID)
+	if collection.Id != users.Id {
+		return nil, fmt.Errorf("recipient of trigger %s: the path does not lead to the users collection", t.ID)
 	}
-	return current.Id, nil
+	people := make([]string, len(current))
+	for i, r := range current {
+		people[i] = r.Id
+	}
+	return people, nil
 }
 
 func recipientPath(path string) []string {
@@ -146,18 +156,15 @@ type TriggerArgs struct {
 // Kind implements [jobs.Args].
 func (TriggerArgs) Kind() string { return "notification.trigger" }
 
-// Fire enqueues the trigger's message in the transaction of app. It returns the
-// id of the job, or "" when there is nobody to tell.
-func (t *Trigger) Fire(app core.App, record *core.Record, user, requestID string) (string, error) {
-	return t.fire(app, record, user, "", requestID)
+// Fire enqueues the trigger's messages to people, one for each, in the transaction of
+// app. It returns the ids of the jobs.
+func (t *Trigger) Fire(app core.App, record *core.Record, people []string, requestID string) (jobIDs []string, err error) {
+	return t.fire(app, record, people, "", requestID)
 }
 
-func (t *Trigger) fire(app core.App, record *core.Record, user, date, requestID string) (string, error) {
-	if user == "" {
-		return "", nil
-	}
-	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, User: user, Date: date}
-	if t.Event == EventDeleted {
+func (t *Trigger) fire(app core.App, record *core.Record, people []string, date, requestID string) (jobIDs []string, err error) {
+	args := TriggerArgs{Trigger: t.ID, Event: t.Event, Collection: record.Collection().Id, Record: record.Id, Date: date}
+	if t.Event == EventDeleted && len(people) > 0 {
 		args.Deleted = recordVars(record)
 		if record.Collection().IsAuth() {
 			// Nothing that names a person outlives their account.
@@ -168,7 +175,14 @@ func (t *Trigger) fire(app core.App, record *core.Record, user, date, requestID 
 	if t.Delay > 0 {
 		o.RunAt = time.Now().Add(t.Delay)
 	}
-	return jobs.Enqueue(app, args, o)
+	for _, args.User = range people {
+		id, err := jobs.Enqueue(app, args, o)
+		if err != nil {
+			return jobIDs, err
+		}
+		jobIDs = append(jobIDs, id)
+	}
+	return jobIDs, nil
 }
 
 // blankTexts empties the texts in vars, so that a template that shows them still
@@ -212,7 +226,9 @@ func CheckTrigger(app core.App, r *core.Record) error {
 		t := &Trigger{ID: r.Id, Condition: strings.TrimSpace(r.GetString("condition")), Recipient: strings.TrimSpace(r.GetString("recipient"))}
 		probe := core.NewRecord(watched)
 		probe.Id = "probe"
-		if _, err := t.Matches(app, probe); err != nil {
+		if sentence := checkCondition(t.Condition); sentence != "" {
+			errs.add("condition", "forbidden_field", sentence)
+		} else if _, err := t.Matches(app, probe); err != nil {
 			a := Audience{Kind: AudienceFilter}
 			var field *FieldError
 			if errors.As(a.readable(err), &field) {
@@ -236,6 +252,31 @@ func CheckTrigger(app core.App, r *core.Record) error {
 		}
 	}
 	return errs.orNil()
+}
+
+// checkCondition refuses what a trigger does not see, although PocketBase would read
+// it: as nothing, so that the trigger would fire never or always.
+func checkCondition(condition string) (sentence string) {
+	refuse := func(says string) error { return &FieldError{"condition", "forbidden_field", says} }
+	_, err := rewriteIdentifiers(condition, func(name string) (string, error) {
+		lower := strings.ToLower(name)
+		_, modifier, _ := strings.Cut(lower, ":")
+		parts := strings.FieldsFunc(lower, func(r rune) bool { return r == '.' || r == ':' })
+		switch {
+		case strings.HasPrefix(lower, "@request"):
+			return "", refuse("A trigger sees the record, and no request: take " + name + " out of the condition.")
+		case slices.Contains(parts, "password") || slices.Contains(parts, "tokenkey"):
+			return "", refuse("A condition cannot read passwords or token keys: take " + name + " out of it.")
+		case !strings.HasPrefix(lower, "@") && (modifier == "changed" || modifier == "isset"):
+			return "", refuse("A condition is about the record as it is, so that " + name + " means nothing. With the event updated, a trigger fires when its condition turns true: write what the field must be then.")
+		}
+		return name, nil
+	})
+	var refused *FieldError
+	if errors.As(err, &refused) {
+		return refused.Sentence
+	}
+	return ""
 }
 
 type triggerWorker struct{ s *Sender }

@@ -162,7 +162,11 @@ func (s *Sender) UnsubscribeState(u Unsubscription) (UnsubscribeState, error) {
 	}
 	if wish != nil && !wish.GetBool("enabled") {
 		state.OnlyCategory = true
-		state.MayUndo = state.MayUndo || wish.GetDateTime("updated").Time().After(since)
+		byLink, err := switchedByLink(s.app, wish, since)
+		if err != nil {
+			return state, err
+		}
+		state.MayUndo = state.MayUndo || byLink
 	}
 	if there, err := s.knowsPerson(s.app, u.User); err != nil || !there {
 		return state, err
@@ -244,6 +248,35 @@ func switchCategoryOff(txApp core.App, u Unsubscription) (done bool, err error) 
 	if err := txApp.SaveWithContext(AsServer(context.Background()), wish); err != nil {
 		return false, fmt.Errorf("save preference: %w", err)
 	}
+	_, err = txApp.DB().NewQuery("INSERT INTO {{groundwork_inbound}} ([[id]], [[at]]) VALUES ({:id}, {:at}) ON CONFLICT DO NOTHING").
+		Bind(dbx.Params{"id": wishDigest(wish), "at": wish.GetDateTime("updated").String()}).Execute()
+	if err != nil {
+		return false, fmt.Errorf("remember that a link switched a category off: %w", err)
+	}
+	return true, nil
+}
+
+// wishDigest is what is remembered of a wish that came by a link. It is another one as
+// soon as the wish is saved again, whoever does it.
+func wishDigest(wish *core.Record) string {
+	return messageDigest("unsubscribe link\x1f" + wish.Id + "\x1f" + wish.GetDateTime("updated").String())
+}
+
+// switchedByLink says whether a wish is as a link left it after since. What people
+// decided in the app themselves is not for a link to change, which whoever gets the mail
+// forwarded has too.
+func switchedByLink(app core.App, wish *core.Record, since time.Time) (bool, error) {
+	if !wish.GetDateTime("updated").Time().After(since) {
+		return false, nil
+	}
+	var one int
+	err := app.DB().Select("(1)").From("groundwork_inbound").Where(dbx.HashExp{"id": wishDigest(wish)}).Limit(1).Row(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find out who switched a category off: %w", err)
+	}
 	return true, nil
 }
 
@@ -268,7 +301,10 @@ func (s *Sender) UndoUnsubscribe(u Unsubscription) error {
 			}
 		}
 		wish, err := findWish(txApp, u)
-		if err != nil || wish == nil || wish.GetBool("enabled") || !wish.GetDateTime("updated").Time().After(since) {
+		if err != nil || wish == nil || wish.GetBool("enabled") {
+			return err
+		}
+		if byLink, err := switchedByLink(txApp, wish, since); err != nil || !byLink {
 			return err
 		}
 		wish.Set("enabled", true)

@@ -1,7 +1,7 @@
 // Starts the parts of the extension. PocketBase puts this file, with those of other
 // extensions, into the body of one async function: it can import nothing by a
 // statement.
-const parts = ["people", "messages"];
+const parts = ["people", "messages", "schedules"];
 
 // Pages of their own, with a link at the top.
 const pages = [{ path: "#/jobs", label: "Jobs", icon: "ri-stack-line", part: "jobs" }];

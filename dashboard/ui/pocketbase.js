@@ -23,7 +23,9 @@ export async function request(path, method = "GET", body = undefined) {
     app.modals.close(null, true);
     app.pb.authStore.clear();
   }
-  throw new Error(answer.message || `The server answered ${response.status}.`);
+  const error = new Error(answer.message || `The server answered ${response.status}.`);
+  error.fields = answer.data || {}; // the sentences at the fields
+  throw error;
 }
 
 // record reads one record; it throws as the SDK does.
@@ -87,6 +89,46 @@ export function onRecordMenu(entries) {
     place();
     new MutationObserver(place).observe(panel, { childList: true, subtree: true });
   });
+}
+
+// onRecordForm calls build once for each form of a record of the collection with that
+// id. What it returns stands above the fields: an element, and changed, which is called
+// with what the form says at the moment, at first and whenever that changes. values has
+// the texts of the named fields; a choice is the text that is shown.
+export function onRecordForm(collectionID, names, build) {
+  document.addEventListener("mount:recordUpsertModal", ({ detail: panel }) => {
+    let form, before, scheduled;
+    const look = () => {
+      scheduled = null;
+      const collection = app.store.collections.find((c) => c.id === collectionID);
+      if (!collection || panel.querySelector(".modal-header .collection-name")?.textContent !== collection.name) return;
+      const content = panel.querySelector(".modal-content");
+      if (!content) return;
+      form ??= build({ panel, collection });
+      if (form.element.parentElement !== content) content.prepend(form.element);
+      const values = { id: panel.querySelector('[name="id"]')?.disabled ? panel.querySelector('[name="id"]').value : "" };
+      for (const name of names) values[name] = valueOf(panel, name);
+      const now = JSON.stringify(values);
+      if (now !== before) {
+        before = now;
+        form.changed(values);
+      }
+    };
+    const later = () => (scheduled ??= setTimeout(look, 50));
+    look();
+    panel.addEventListener("input", later);
+    panel.addEventListener("change", later);
+    // What is loaded, or put back, comes without an event.
+    new MutationObserver(later).observe(panel, { childList: true, subtree: true, characterData: true });
+  });
+}
+
+// valueOf is what the field of a form says.
+function valueOf(panel, name) {
+  const input = panel.querySelector(`textarea[name="${name}"], input[name="${name}"]`);
+  if (input) return input.value.trim();
+  const choice = panel.querySelector(`.input.select[name="${name}"] .selected-container`)?.innerText.trim() ?? "";
+  return choice.startsWith("-") ? "" : choice; // "- Select -"
 }
 
 // menuEntry is a line of a menu.

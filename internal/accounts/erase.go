@@ -17,6 +17,7 @@ import (
 
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 // CollectionErasures is the id of the collection erasures: one receipt for each
@@ -497,12 +498,14 @@ func (e *Eraser) scrubTexts(scrub *Scrub) error {
 	for collection, columns := range map[string][]string{
 		notifications.CollectionProviders:     {"stateReason"},
 		notifications.CollectionNotifications: {"statusReason"},
+		schedules.Collection:                  {"lastError"},
+		schedules.CollectionRuns:              {"output", "error"},
 	} {
 		c, err := e.App.FindCachedCollectionByNameOrId(collection)
 		if err != nil {
 			return fmt.Errorf("find collection %s: %w", collection, err)
 		}
-		if _, err := notifications.ScrubRows(e.App.NonconcurrentDB(), c.Name, columns, dbx.NewExp("[["+columns[0]+"]] != ''"), scrub.Text); err != nil {
+		if _, err := notifications.ScrubRows(e.App.NonconcurrentDB(), c.Name, columns, dbx.NewExp("[["+strings.Join(columns, "]] || [[")+"]] != ''"), scrub.Text); err != nil {
 			return err
 		}
 	}

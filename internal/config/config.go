@@ -42,6 +42,9 @@ type Values struct {
 
 	// EmailWebhookSecret is EMAIL_WEBHOOK_SECRET; empty: the webhook is closed.
 	EmailWebhookSecret string
+
+	// WebhookPrivateHosts is WEBHOOK_PRIVATE_HOSTS: host or host:port.
+	WebhookPrivateHosts []string
 }
 
 // SMTP is one mail server.
@@ -86,7 +89,7 @@ var names = func() []string {
 		"FCM_CREDENTIALS", "FCM_ENDPOINT",
 		"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TRANSACTIONAL_SENDER", "TWILIO_PROMOTIONAL_SENDER", "TWILIO_ENDPOINT",
 		"REDIS_URL", "JOBS_DATABASE_URL", "TRUSTED_PROXIES", "DEFAULT_TIMEZONE", "PROMOTIONAL_HOURS",
-		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS",
+		"WEBPUSH_SUBJECT", "WEBPUSH_PRIVATE_HOSTS", "WEBHOOK_PRIVATE_HOSTS",
 		"EMAIL_WEBHOOK_SECRET", "PROMOTIONAL_EMAIL_CONSENT", "PROMOTIONAL_EMAIL_FOOTER", "PROMOTIONAL_SMS_OPT_OUT", "UNSUBSCRIBE_EMAIL",
 	}
 	for _, name := range smtpNames {
@@ -97,7 +100,7 @@ var names = func() []string {
 
 // prefixes are ours: another name that begins so is a typing error. REDIS_ and
 // APP_ are not, other programs' variables begin so too.
-var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "JOBS_DATABASE_", "SEND_ONLY", "TRUSTED_PROX", "DEFAULT_TIMEZ", "DEFAULT_TIME_Z"}
+var prefixes = []string{"GROUNDWORK_", "SUPERUSER_", "SMTP_", "PROMOTIONAL_", "APNS_", "FCM_", "TWILIO_", "WEBPUSH_", "UNSUBSCRIBE_", "EMAIL_WEBHOOK_", "WEBHOOK_PRIVATE", "JOBS_DATABASE_", "SEND_ONLY", "TRUSTED_PROX", "DEFAULT_TIMEZ", "DEFAULT_TIME_Z"}
 
 // FromEnviron reads the process's environment.
 func FromEnviron() (Values, error) { return Read(os.Environ(), readSecret) }
@@ -197,6 +200,7 @@ func Read(environ []string, readFile func(string) ([]byte, error)) (Values, erro
 	v.Redis, v.TrustedProxies = r.redis(), r.trustedProxies()
 	v.JobsDatabase = r.jobsDatabase()
 	v.WebPush = r.webPush()
+	v.WebhookPrivateHosts = r.privateHosts("WEBHOOK_PRIVATE_HOSTS", "hooks.intranet.example.com")
 	v.DefaultTimezone, v.PromotionalHours = r.timezone("DEFAULT_TIMEZONE"), r.hours("PROMOTIONAL_HOURS")
 	v.Promotional, v.EmailWebhookSecret = r.promotional(), r.emailWebhookSecret()
 

@@ -125,6 +125,8 @@ func TestEveryProblemIsToldAtOnceWithItsFix(t *testing.T) {
 		{[]string{"WEBPUSH_SUBJECT=http://example.com"}, []string{"WEBPUSH_SUBJECT is"}},
 		{[]string{"WEBPUSH_SUBJECT=mailto:"}, []string{"WEBPUSH_SUBJECT is"}},
 		{[]string{"WEBPUSH_PRIVATE_HOSTS=https://10.0.0.7"}, []string{`WEBPUSH_PRIVATE_HOSTS has "https://10.0.0.7", which is not a host such as`}},
+		{[]string{"WEBHOOK_PRIVATE_HOSTS=https://10.0.0.7"}, []string{`WEBHOOK_PRIVATE_HOSTS has "https://10.0.0.7", which is not a host such as hooks.intranet.example.com`}},
+		{[]string{"WEBHOOK_PRIVATE_HOST=10.0.0.7"}, []string{"WEBHOOK_PRIVATE_HOST"}},
 		{[]string{"WEBPUSH_PRIVATE_HOSTS=10.0.0.7/x, a b,:8443"}, []string{"WEBPUSH_PRIVATE_HOSTS has", "WEBPUSH_PRIVATE_HOSTS has", "WEBPUSH_PRIVATE_HOSTS has"}},
 		{[]string{"WEBPUSH_SUBJEKT=x"}, []string{"Did you mean WEBPUSH_SUBJECT?"}},
 	} {

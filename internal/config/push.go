@@ -166,7 +166,13 @@ func (r *reader) webPush() (w WebPush) {
 	default:
 		r.problem("WEBPUSH_SUBJECT is %q. It tells push services how to reach you: use mailto:hello@example.com or https://example.com with your own domain.", subject)
 	}
-	for _, host := range strings.Split(r.get("WEBPUSH_PRIVATE_HOSTS"), ",") {
+	w.PrivateHosts = r.privateHosts("WEBPUSH_PRIVATE_HOSTS", "push.intranet.example.com")
+	return w
+}
+
+// privateHosts reads hosts that may lie in a private network, as host or host:port.
+func (r *reader) privateHosts(variable, example string) (hosts []string) {
+	for _, host := range strings.Split(r.get(variable), ",") {
 		if host = strings.TrimSpace(host); host == "" {
 			continue
 		}
@@ -175,10 +181,10 @@ func (r *reader) webPush() (w WebPush) {
 			name = h
 		}
 		if u, err := url.Parse("https://" + host); err != nil || u.Hostname() == "" || u.Host != host || name == "" {
-			r.problem("WEBPUSH_PRIVATE_HOSTS has %q, which is not a host such as push.intranet.example.com or 10.0.0.7:8443. Write no https:// and no path, and separate hosts with commas.", host)
+			r.problem("%s has %q, which is not a host such as %s or 10.0.0.7:8443. Write no https:// and no path, and separate hosts with commas.", variable, host, example)
 			continue
 		}
-		w.PrivateHosts = append(w.PrivateHosts, host)
+		hosts = append(hosts, host)
 	}
-	return w
+	return hosts
 }

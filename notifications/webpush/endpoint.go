@@ -35,16 +35,21 @@ func CheckEndpoint(endpoint string, privateHosts []string) error {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ErrPrivate // public or not: no push service goes by a number
 	}
+	if isLocalName(host) {
+		return ErrPrivate
+	}
+	return nil
+}
+
+// isLocalName says whether a name in small letters is none of the public ones.
+func isLocalName(host string) bool {
 	// A dot at the end is another name for the same host, and a name without one, or
 	// whose last part is a number, is none of the public ones.
 	last := host[strings.LastIndexByte(host, '.')+1:]
 	if last == "" || last == host || strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") {
-		return ErrPrivate
+		return true
 	}
-	if slices.Contains([]string{"localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa", "test", "invalid", "onion"}, last) {
-		return ErrPrivate
-	}
-	return nil
+	return slices.Contains([]string{"localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp", "arpa", "test", "invalid", "onion"}, last)
 }
 
 func isListed(hosts []string, host, port string) bool {
