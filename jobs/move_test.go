@@ -106,7 +106,7 @@ func TestMoveIsCutOff(t *testing.T) {
 	t.Parallel()
 	x := newRig(t, "")
 	_, client := x.start(nil)
-	const all = 3000
+	const all = 1500
 	require.NoError(t, x.RunInTransaction(func(txApp core.App) error {
 		for i := range all {
 			if _, err := jobs.Enqueue(txApp, echoArgs{fmt.Sprint(i)}, jobs.Options{RunAt: time.Now().Add(time.Hour)}); err != nil {
