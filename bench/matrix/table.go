@@ -180,6 +180,9 @@ func table() map[string]collection {
 	add(notifications.CollectionDeliveries, written, owners("user", map[string]any{"channel": "email", "status": "captured", "target": unique("%s")}), map[string]any{"reason": "x"})
 	add(accounts.CollectionErasures, written, same(map[string]any{"status": "done", "origin": "self", "collection": "users"}), map[string]any{"status": "done"})
 
+	add("schedules", closed(), same(map[string]any{"name": unique("%s"), "cron": "0 9 * * 6", "action": "purge", "payload": map[string]any{"what": []string{"devices"}, "olderThanDays": 30}}), map[string]any{"name": "New"})
+	add("schedule_runs", written, same(map[string]any{"schedule": unique("%s"), "status": "ok", "dueAt": "2026-01-01 00:00:00.000Z"}), map[string]any{"status": "failed"})
+
 	// One row for each collection, and the users' is there from the start.
 	phone := closed()
 	phone.seed = func(in *installation, _ *core.Record) (*core.Record, error) {
@@ -236,6 +239,15 @@ func routes() map[string][]route {
 
 		"POST /api/notifications/{id}/retry":             {{path: "/api/notifications/" + nowhere + "/retry", expect: superusersOnly("404")}},
 		"POST /api/notifications/deliveries/{id}/resend": {{path: "/api/notifications/deliveries/" + nowhere + "/resend", expect: superusersOnly("404")}},
+
+		"GET /api/jobs":                        {{path: "/api/jobs", expect: superusersOnly("200")}},
+		"GET /api/jobs/queues":                 {{path: "/api/jobs/queues", expect: superusersOnly("200")}},
+		"GET /api/jobs/{id}":                   {{path: "/api/jobs/" + nowhere, expect: answers{"401", "404", "404", "404", "401"}, why: "a job has an owner"}},
+		"POST /api/jobs/{id}/retry":            {{path: "/api/jobs/" + nowhere + "/retry", expect: superusersOnly("404")}},
+		"POST /api/jobs/{id}/cancel":           {{path: "/api/jobs/" + nowhere + "/cancel", expect: superusersOnly("404")}},
+		"POST /api/jobs/queues/{queue}/pause":  {{path: "/api/jobs/queues/nosuch/pause", expect: superusersOnly("404")}},
+		"POST /api/jobs/queues/{queue}/resume": {{path: "/api/jobs/queues/nosuch/resume", expect: superusersOnly("404")}},
+		"POST /api/schedules/explain":          {{path: "/api/schedules/explain", body: map[string]any{"cron": "0 9 * * 6"}, expect: superusersOnly("200")}},
 
 		"POST /api/logout":        {{path: "/api/logout", expect: answers{"401", "204", "204", "204", "401"}, why: "ends the session that asks"}},
 		"DELETE /api/account":     {{path: "/api/account", expect: answers{"401", "202", "202", "403", "401"}, why: "always one's own account"}},
