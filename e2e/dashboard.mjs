@@ -101,9 +101,17 @@ export const dashboard = {
     await p.locator(`output[name="${name}"]`).getByRole("button", { name: "Open records picker" }).click();
     const row = p.getByText(text, { exact: true }).last();
     await row.waitFor();
-    const box = await row.boundingBox();
-    await p.mouse.click(box.x + 300, box.y + box.height / 2); // the row; the name itself opens a preview
-    await p.getByText("Selected (1").waitFor();
+    const selected = p.getByText("Selected (1");
+    for (let tries = 1; ; tries++) {
+      const box = (await row.boundingBox()) ?? { x: 0, y: 0, height: 0 }; // the rows move while the list is read
+      await p.mouse.click(box.x + 300, box.y + box.height / 2); // the row; the name itself opens a preview
+      try {
+        await selected.waitFor({ timeout: 3000 });
+        break;
+      } catch (error) {
+        if (tries === 10) throw error;
+      }
+    }
     await p.getByRole("button", { name: "Set selection" }).click();
   },
 
