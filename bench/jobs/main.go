@@ -158,8 +158,6 @@ func measure(o options, out io.Writer, name, dir string, urls [2]string) (bool, 
 		return false, err
 	}
 	defer plain.stop()
-	time.Sleep(500 * time.Millisecond) // both have elected their leaders
-
 	var rates [2][]float64
 	var ratios []float64
 	for pair := range o.pairs + 1 {
@@ -184,7 +182,9 @@ func measure(o options, out io.Writer, name, dir string, urls [2]string) (bool, 
 			if i == 0 && o.profile != "" {
 				pprof.StopCPUProfile()
 			}
-			time.Sleep(200 * time.Millisecond) // its ends are stored
+			// River stores the ends of jobs a moment after them and tells nobody: what is
+			// left would be written during the other side's round.
+			time.Sleep(200 * time.Millisecond)
 		}
 		if pair == 0 {
 			continue // both are warm
@@ -208,7 +208,7 @@ func measure(o options, out io.Writer, name, dir string, urls [2]string) (bool, 
 				return false, err
 			}
 			starts[i] = append(starts[i], time.Since(began))
-			time.Sleep(time.Duration(5+n%13) * time.Millisecond) // not in step with anything
+			time.Sleep(time.Duration(5+n%13) * time.Millisecond) // jobs come at any moment, not in step with the polls whose wait is measured
 		}
 	}
 	for i, who := range []string{"start", "plain River"} {
