@@ -88,6 +88,17 @@ func startDevices(t *testing.T, dir, address string, env ...string) *devicesServ
 	return s
 }
 
+// What startOwned's superuser signs in with.
+const ownerEmail, ownerPassword = "owner@example.com", "the-owner-password"
+
+// startOwned is startDevices with a superuser.
+func startOwned(t *testing.T, dir string) *devicesServer {
+	t.Helper()
+	secret := filepath.Join(dir, "password")
+	require.NoError(t, os.WriteFile(secret, []byte(ownerPassword), 0o600))
+	return startDevices(t, dir, freeAddress(t), "SUPERUSER_EMAIL="+ownerEmail, "SUPERUSER_PASSWORD_FILE="+secret)
+}
+
 // signUp makes a person and returns a token.
 func (s *devicesServer) signUp(t *testing.T, email string) string {
 	t.Helper()

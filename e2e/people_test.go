@@ -3,7 +3,6 @@ package e2e
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,11 +14,8 @@ import (
 func TestPeopleInTheDashboard(t *testing.T) {
 	t.Parallel()
 	needPeers(t)
-	dir := t.TempDir()
-	secret := filepath.Join(dir, "password")
-	require.NoError(t, os.WriteFile(secret, []byte("the-owner-password"), 0o600))
-	server := startDevices(t, dir, freeAddress(t), "SUPERUSER_EMAIL=owner@example.com", "SUPERUSER_PASSWORD_FILE="+secret)
-	out, err := exec.Command("node", "people.mjs", server.base, "owner@example.com", "the-owner-password", os.Getenv("PICTURES")).CombinedOutput()
+	server := startOwned(t, t.TempDir())
+	out, err := exec.Command("node", "people.mjs", server.base, ownerEmail, ownerPassword, os.Getenv("PICTURES")).CombinedOutput()
 	require.NoError(t, err, "%s\n%s", out, server.console.String())
 	require.Contains(t, string(out), "ok    a limit is added and takes effect")
 	t.Logf("%s", out)
