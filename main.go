@@ -19,9 +19,10 @@ import (
 var page embed.FS
 
 func main() {
-	// The live heap is some 30 MB: letting it grow to 150 between two collections
-	// makes a broadcast a twentieth faster. GOGC in the environment still decides.
-	if was := debug.SetGCPercent(400); was != 100 {
+	// The live heap is some 30 MB. Letting it grow to 100 between two collections makes
+	// a broadcast faster, and what a flood adds stays small (decisions/0008). GOGC in
+	// the environment still decides.
+	if was := debug.SetGCPercent(250); was != 100 {
 		debug.SetGCPercent(was)
 	}
 	if err := run(); err != nil {

@@ -85,12 +85,25 @@ export const dashboard = {
     }
   },
   field: (p, name) => p.locator(`[name="${name}"]`).first(),
+  // choose chooses values of a select field. What is explained above the fields can grow
+  // between the button's going down and up, and the click is lost: it looks, and tries again.
   choose: async (p, name, ...values) => {
     const input = p.locator(".record-field-input.field-type-select").filter({ has: p.locator(`.input.select[name="${name}"]`) });
+    const selected = input.locator("button.selected-container");
     for (const value of values) {
-      const option = p.locator("button.dropdown-item.select-option:visible").filter({ hasText: new RegExp(`^\\s*${value}\\s*$`) });
-      if (!(await option.count())) await input.locator("button.selected-container").click();
-      await option.first().click();
+      const itself = new RegExp(`^\\s*${value}\\s*$`);
+      const option = p.locator("button.dropdown-item.select-option:visible").filter({ hasText: itself });
+      const chosen = selected.locator(".selected-item").filter({ hasText: itself });
+      for (let tries = 1; !(await chosen.count()); tries++) {
+        if (tries > 10) throw new Error(`${value} could not be chosen for ${name}`);
+        if (!(await option.count())) await selected.click();
+        try {
+          await option.first().click({ timeout: 3000 });
+          await chosen.first().waitFor({ timeout: 3000 });
+        } catch (error) {
+          if (error.name !== "TimeoutError") throw error;
+        }
+      }
     }
     await p.keyboard.press("Escape").catch(() => {});
   },

@@ -10,19 +10,22 @@ import (
 )
 
 const (
-	// laneWidth is how many requests of one client are worked on at once.
-	laneWidth = 4
 	// laneCrowd is how many may wait before the lane gets narrower.
-	laneCrowd = 2 * laneWidth
+	laneCrowd = 8
 	// lanePatience is how long one waits for its turn; then it goes on all the same.
 	// Half of it to one and a half times as long, so that hundreds do not lose it at
 	// one moment.
 	lanePatience = time.Second
 )
 
-// crowdWidth is how many of a crowd are worked on at once: they leave half of the
-// processors to others.
-var crowdWidth = min(max(runtime.GOMAXPROCS(0)/2, 1), laneWidth)
+var (
+	// laneWidth is how many requests of one client are worked on at once: no more than
+	// there are processors for, as somebody else's write waits for all of them.
+	laneWidth = min(max(runtime.GOMAXPROCS(0), 2), 4)
+	// crowdWidth is how many of a crowd are worked on at once: they leave half of the
+	// processors to others.
+	crowdWidth = min(max(runtime.GOMAXPROCS(0)/2, 1), laneWidth)
+)
 
 // Lanes let the requests of one client pass a few at a time, so that the hundreds
 // that a limit allows at once do not all stand before somebody else's. Nobody is
