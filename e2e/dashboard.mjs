@@ -107,7 +107,15 @@ export const dashboard = {
     }
     await p.keyboard.press("Escape").catch(() => {});
   },
-  toggle: (p, name) => p.locator("label[for]:visible").filter({ hasText: new RegExp(`^\\s*${name}\\s*$`) }).last().click(),
+  // toggle switches a bool field, and tries again for the same reason.
+  toggle: async (p, name) => {
+    const label = p.locator("label[for]:visible").filter({ hasText: new RegExp(`^\\s*${name}\\s*$`) }).last();
+    const box = p.locator(`[id="${await label.getAttribute("for")}"]`), before = await box.isChecked();
+    for (let tries = 1; (await box.isChecked()) === before; tries++) {
+      if (tries > 10) throw new Error(`${name} could not be switched`);
+      await label.click();
+    }
+  },
 
   // pick chooses a record for a relation field by the text it is shown with.
   pick: async (p, name, text) => {
