@@ -297,10 +297,11 @@ const DefaultSMSOptOut = "Reply STOP to opt out"
 
 // stopPattern finds the word in capitals, as instructions have it. A non-stop sale is
 // none.
-var stopPattern = regexp.MustCompile(`(?:^|[^\w\-])STOP(?:[^\w\-]|$)`)
+var stopPattern = regexp.MustCompile(`[^\w\-]STOP(?:[^\w\-!]|$)`)
 
-// SaysSTOP reports whether a text tells its reader of the word STOP. In a text that is
-// all in capitals the word may be anything, so that it does not count there.
+// SaysSTOP reports whether a text tells its reader of the word STOP. At the beginning, as
+// a cry, and in a text that is all in capitals the word may be anything, so that it does
+// not count there.
 func SaysSTOP(text string) bool {
 	return stopPattern.MatchString(text) && strings.ToUpper(text) != text
 }
