@@ -3,7 +3,6 @@ package main_test
 import (
 	"bytes"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
 
 func TestBuildsAndServes(t *testing.T) {
@@ -23,7 +24,8 @@ func TestBuildsAndServes(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
 
-	addr := freeAddress(t)
+	addr, err := providertest.FreeAddress()
+	require.NoError(t, err)
 	cmd := exec.Command(binary, "serve", "--http", addr, "--dir", filepath.Join(dir, "pb_data"))
 	cmd.Dir = dir
 	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")} // nobody's settings but its own
@@ -70,16 +72,6 @@ func TestBuildsAndServes(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatalf("it does not end:\n%s", printed.String())
 	}
-}
-
-// freeAddress asks the system for a free port: with port 0 PocketBase would not
-// say which one it took.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // output is a buffer for two writers at a time.
