@@ -53,6 +53,7 @@ func TestJobsOfScripts(t *testing.T) {
 		$jobs.on("shop.never", (job) => new Promise(() => {}));
 		$jobs.on("shop.cancelled", (job) => job.cancel("there is no paper"));
 		$jobs.on("shop.throws", (job) => { throw new Error("out of ink, token=abcdef123") });
+		$jobs.on("shop.sleepy", (job) => job.snooze(job.args.seconds));
 		$jobs.on("shop.deep", function deep(job) { return deep(job) });
 		onRecordAfterCreateSuccess((e) => { $jobs.enqueue("shop.price", {n: 14}, {uniqueKey: e.record.id, owner: e.record}, e.app); e.next() }, "users");
 	`))
@@ -77,6 +78,7 @@ func TestJobsOfScripts(t *testing.T) {
 		"shop.cancelled": "there is no paper",
 		"shop.throws":    "Error: out of ink, token=abcdef123 (line 1 of the handler)",
 		"shop.never":     "the handler waits for a promise",
+		"shop.sleepy":    "needs the number of seconds",
 		"shop.deep":      "stack",
 	} {
 		t.Log(kind)
@@ -86,6 +88,16 @@ func TestJobsOfScripts(t *testing.T) {
 		require.Contains(t, []string{"cancelled", "discarded"}, job.State, kind)
 		require.Len(t, job.Errors, 1, kind)
 		require.Contains(t, job.Errors[0].Error, sentence, kind)
+	}
+
+	// A snooze that is longer than Go can count, or no time at all, is no loop.
+	for seconds, least := range map[string]time.Duration{"Infinity": 50 * 365 * 24 * time.Hour, "1e12": 50 * 365 * 24 * time.Hour, "0": 900 * time.Millisecond} {
+		id := enqueue(`$jobs.enqueue("shop.sleepy", {seconds: "` + seconds + `"})`)
+		require.Eventually(t, func() bool {
+			job, err := jobs.Find(t.Context(), app, id)
+			return err == nil && !job.StartedAt.IsZero() && job.State != "running" && job.RunAt.Sub(job.StartedAt) > least
+		}, 2*time.Minute, time.Millisecond, seconds)
+		require.NoError(t, jobs.CancelJob(t.Context(), app, id))
 	}
 
 	later := enqueue(`$jobs.enqueue("shop.price", {n: 1}, {runAt: new Date(Date.now() + 3600_000), uniqueKey: "one"})`)
@@ -133,18 +145,22 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 	app := pbtest.NewApp(t)
 	vm := runtime(app)
 	for script, sentence := range map[string]string{
-		`$jobs.enqueue("", {})`:                             "needs a kind",
-		`$jobs.enqueue("notification.plan", {})`:            "Groundwork's own",
-		`$jobs.enqueue("shop.a", {}, {queue: "fast"})`:      `no queue "fast"`,
-		`$jobs.enqueue("shop.a", {}, {runAt: "soon"})`:      "runAt is no time",
-		`$jobs.enqueue("shop.a", {}, {priority: 9})`:        "from 1 (first) to 4",
-		`$jobs.enqueue("shop.a", {}, {priority: 1.5})`:      "from 1 (first) to 4",
-		`$jobs.enqueue("shop.a", {}, {maxAttempts: 0})`:     "maxAttempts",
-		`$jobs.enqueue("shop.a", {}, {owner: "ana"})`:       "owner is the record",
-		`$jobs.enqueue("shop.a", {}, {uniquekey: "x"})`:     "there are maxAttempts, owner",
-		`$jobs.enqueue("shop.a", {x: "y".repeat(1 << 20)})`: "1 MB",
-		`$jobs.enqueue("shop.a", {f: () => 1})`:             "JSON",
-		`$jobs.on("shop.a", () => 1)`:                       "top level of a file in pb_hooks",
+		`$jobs.enqueue("", {})`:                                   "needs a kind",
+		`$jobs.enqueue("notification.plan", {})`:                  "Groundwork's own",
+		`$jobs.enqueue("shop.a", {}, {queue: "fast"})`:            `no queue "fast"`,
+		`$jobs.enqueue("shop.a", {}, {runAt: "soon"})`:            "runAt is no time",
+		`$jobs.enqueue("shop.a", {}, {runAt: new Date(NaN)})`:     "runAt is no time",
+		`$jobs.enqueue("shop.a", {}, {runAt: new Date(8.64e15)})`: "in the year 275760",
+		`$jobs.enqueue("shop.a", {}, "bulk")`:                     "the options are an object",
+		`$jobs.enqueue("shop.a", "text")`:                         "neither an object nor a list",
+		`$jobs.enqueue("shop.a", {}, {priority: 9})`:              "from 1 (first) to 4",
+		`$jobs.enqueue("shop.a", {}, {priority: 1.5})`:            "from 1 (first) to 4",
+		`$jobs.enqueue("shop.a", {}, {maxAttempts: 0})`:           "maxAttempts",
+		`$jobs.enqueue("shop.a", {}, {owner: "ana"})`:             "owner is the record",
+		`$jobs.enqueue("shop.a", {}, {uniquekey: "x"})`:           "there are maxAttempts, owner",
+		`$jobs.enqueue("shop.a", {x: "y".repeat(1 << 20)})`:       "1 MB",
+		`$jobs.enqueue("shop.a", {f: () => 1})`:                   "JSON",
+		`$jobs.on("shop.a", () => 1)`:                             "top level of a file in pb_hooks",
 	} {
 		_, err := vm.RunString(script)
 		require.ErrorContains(t, err, sentence, script)
