@@ -125,17 +125,21 @@ func TestScheduleRunsAScript(t *testing.T) {
 	require.NoError(t, withHooks(t, app, `
 		$jobs.on("shop.count", (job) => "counted " + job.args.what);
 		$jobs.on("shop.fails", () => { throw new Error("out of ink") });
+		$jobs.on("shop.later", (job) => job.snooze(3600));
+		$jobs.on("shop.never", (job) => job.cancel("there is no paper"));
 	`))
 	app.Handler()
 	for name, want := range map[string]struct{ status, field, text string }{
 		"shop.count": {"ok", "output", "counted shoes"},
 		"shop.fails": {"failed", "error", "out of ink"},
+		"shop.later": {"queued", "error", "The handler asked to be called again later."},
+		"shop.never": {"failed", "error", "there is no paper"},
 	} {
 		schedule := app.Record("schedules", map[string]any{"name": name, "cron": "0 9 * * 6", "action": "handler",
 			"payload": map[string]any{"handler": name, "args": map[string]any{"what": "shoes"}}, "run": "now"})
 		require.Eventually(t, func() bool {
 			run, err := app.FindFirstRecordByData("schedule_runs", "schedule", schedule.Id)
-			return err == nil && run.GetString("status") == want.status && strings.Contains(run.GetString(want.field), want.text)
+			return err == nil && run.GetString("status") == want.status && strings.HasPrefix(strings.TrimPrefix(run.GetString(want.field), "Error: "), want.text)
 		}, 2*time.Minute, 20*time.Millisecond, name)
 	}
 }
