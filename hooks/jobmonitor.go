@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/groundworkhq/groundwork/internal/redact"
 	"github.com/groundworkhq/groundwork/jobs"
+	"github.com/groundworkhq/groundwork/schedules"
 )
 
 const (
@@ -23,8 +25,8 @@ const (
 	jobsPage     = 50
 	jobsPageMost = 200
 
-	// listArgs is how much of a job's args the list shows, in bytes; the job's own
-	// page shows all.
+	// listArgs is how much of a job's args, and of its result, the list shows, in
+	// bytes; the job's own page shows all.
 	listArgs = 400
 )
 
@@ -80,7 +82,7 @@ func (g *groundwork) bindJobMonitor() {
 			routes.GET("", listJobs)
 			routes.GET("/queues", listQueues)
 			routes.POST("/{id}/retry", actOnJob(jobs.Retry))
-			routes.POST("/{id}/cancel", actOnJob(jobs.CancelJob))
+			routes.POST("/{id}/cancel", actOnJob(g.cancelJob))
 			routes.POST("/queues/{queue}/pause", actOnQueue(jobs.PauseQueue))
 			routes.POST("/queues/{queue}/resume", actOnQueue(jobs.ResumeQueue))
 			return e.Next()
@@ -98,7 +100,7 @@ func oneJob(e *core.RequestEvent) error {
 		return noSuchJob(e)
 	}
 	if err != nil {
-		return e.InternalServerError("", err)
+		return noAnswer(e, err)
 	}
 	switch {
 	case e.HasSuperuserAuth():
@@ -112,6 +114,12 @@ func oneJob(e *core.RequestEvent) error {
 
 func noSuchJob(e *core.RequestEvent) error {
 	return e.NotFoundError("There is no such job. Finished ones are kept for some days only.", nil)
+}
+
+// noAnswer says that the jobs' database, which may be on another machine, does not
+// answer.
+func noAnswer(e *core.RequestEvent, err error) error {
+	return e.Error(http.StatusServiceUnavailable, "The database of jobs does not answer right now. Nothing is lost: jobs wait, and go on when it does. Try again in a moment.", err)
 }
 
 func listJobs(e *core.RequestEvent) error {
@@ -129,7 +137,7 @@ func listJobs(e *core.RequestEvent) error {
 	}
 	found, err := jobs.List(e.Request.Context(), e.App, filter)
 	if err != nil {
-		return e.InternalServerError("", err)
+		return noAnswer(e, err)
 	}
 	items := make([]jobView, len(found))
 	for i := range found {
@@ -145,7 +153,7 @@ func listJobs(e *core.RequestEvent) error {
 func listQueues(e *core.RequestEvent) error {
 	stats, err := jobs.Stats(e.Request.Context(), e.App)
 	if err != nil {
-		return e.InternalServerError("", err)
+		return noAnswer(e, err)
 	}
 	views := make([]queueView, 0, len(stats))
 	for _, q := range stats {
@@ -172,14 +180,30 @@ func actOnJob(act func(ctx context.Context, app core.App, id string) error) func
 			return noSuchJob(e)
 		}
 		if err != nil {
-			return e.InternalServerError("", err)
+			return noAnswer(e, err)
 		}
 		job, err := jobs.Find(e.Request.Context(), e.App, e.Request.PathValue("id"))
 		if err != nil {
-			return e.InternalServerError("", err)
+			return noAnswer(e, err)
 		}
 		return e.JSON(http.StatusOK, viewOf(job, false))
 	}
+}
+
+// cancelJob cancels a job, and with it the run of a schedule that waits for it.
+func (g *groundwork) cancelJob(ctx context.Context, app core.App, id string) error {
+	if err := jobs.CancelJob(ctx, app, id); err != nil {
+		return err
+	}
+	job, err := jobs.Find(ctx, app, id)
+	if err != nil || job.Kind != (schedules.RunArgs{}).Kind() || job.State != jobs.StateCancelled {
+		return err
+	}
+	var args schedules.RunArgs
+	if err := json.Unmarshal(job.Args, &args); err != nil {
+		return fmt.Errorf("read which run job %s does: %w", id, err)
+	}
+	return g.schedules.CallOff(args.Run)
 }
 
 func actOnQueue(act func(ctx context.Context, app core.App, queue string) error) func(e *core.RequestEvent) error {
@@ -189,24 +213,32 @@ func actOnQueue(act func(ctx context.Context, app core.App, queue string) error)
 			return e.NotFoundError("There is no such queue: there are critical, default, bulk and maintenance.", nil)
 		}
 		if err := act(e.Request.Context(), e.App, queue); err != nil {
-			return e.InternalServerError("", err)
+			return noAnswer(e, err)
 		}
 		return listQueues(e)
 	}
 }
 
-// viewOf shows a job without the secrets in it; short cuts long args.
+// viewOf shows a job without the secrets in it; short leaves out long args, a long
+// result, and all errors but the last.
 func viewOf(job *jobs.Info, short bool) jobView {
 	v := jobView{ID: job.ID, Kind: job.Kind, Queue: job.Queue, State: job.State, Priority: job.Priority, Attempt: job.Attempt, MaxAttempts: job.MaxAttempts,
 		Host: job.Host, Created: dateOf(job.EnqueuedAt), RunAt: dateOf(job.RunAt), StartedAt: dateOf(job.StartedAt), FinishedAt: dateOf(job.FinishedAt),
 		Errors: []jobs.AttemptError{}, Result: withoutSecrets(job.Result)}
-	for _, failure := range job.Errors {
+	failures := job.Errors
+	if short && len(failures) > 1 {
+		failures = failures[len(failures)-1:]
+	}
+	for _, failure := range failures {
 		failure.Error = redact.String(failure.Error)
 		v.Errors = append(v.Errors, failure)
 	}
 	v.Args = withoutSecrets(job.Args)
 	if short && len(job.Args) > listArgs {
 		v.Args = nil
+	}
+	if short && len(job.Result) > listArgs {
+		v.Result = nil
 	}
 	return v
 }

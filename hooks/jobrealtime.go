@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pocketbase/pocketbase/apis"
@@ -26,6 +28,13 @@ const (
 	// jobLook is how often the jobs that somebody listens to are looked at. They may
 	// run in another process, which tells nobody here.
 	jobLook = time.Second
+
+	// jobLookSeldom is how often those are that have ended, and may be run again, that
+	// are not there, and that are somebody else's: whoever makes ids up costs little.
+	jobLookSeldom = 15 * time.Second
+
+	// jobEars is where a client keeps what it was told.
+	jobEars = "groundwork.jobs.ears"
 )
 
 // bindJobRealtime tells the owners of jobs, and superusers, by realtime what becomes
@@ -56,58 +65,119 @@ func (g *groundwork) bindJobRealtime() {
 		}})
 }
 
+// ears is what a client knows of the jobs that it listens to.
+type ears struct {
+	jobs map[string]heard // by topic
+	full atomic.Bool      // what it was told last is not taken yet
+}
+
+type heard struct {
+	who, state string
+	next       time.Time // when it is looked at again
+}
+
 func (g *groundwork) tellOfJobs(ctx context.Context) {
 	ticker := time.NewTicker(jobLook)
 	defer ticker.Stop()
+	troubled := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		for _, client := range g.app.SubscriptionsBroker().Clients() {
-			auth, _ := client.Get(apis.RealtimeClientAuthKey).(*core.Record)
-			if auth == nil {
-				continue
-			}
-			n := 0
-			for topic := range client.Subscriptions(jobTopic) {
-				if n++; n > jobTopics {
-					break
-				}
-				if err := g.tellOfJob(ctx, client, auth, topic); err != nil && ctx.Err() == nil {
-					g.log.Error("a job cannot be looked at for who listens to it", "error", err)
-				}
-			}
+		err := g.tellClients(ctx)
+		if ctx.Err() != nil {
+			return
 		}
+		if err != nil && !troubled { // once: it may go on for hours, with many who listen
+			g.log.Error("jobs cannot be looked at for who listens to them, and it is tried again", "error", err)
+		}
+		troubled = err != nil
 	}
 }
 
-// tellOfJob sends the state of a job to a client that does not know it yet.
-func (g *groundwork) tellOfJob(ctx context.Context, client subscriptions.Client, auth *core.Record, topic string) error {
-	id, _, _ := strings.Cut(strings.TrimPrefix(topic, jobTopic), "?")
-	known := "groundwork." + jobTopic + id
-	switch client.Get(known) {
-	case jobs.StateCompleted, jobs.StateCancelled, jobs.StateDiscarded:
-		return nil
+// tellClients tells all clients what is new. After an error the rest waits for the next
+// time, too: it is that of the database.
+func (g *groundwork) tellClients(ctx context.Context) error {
+	for _, client := range g.app.SubscriptionsBroker().Clients() {
+		auth, _ := client.Get(apis.RealtimeClientAuthKey).(*core.Record)
+		topics := make([]string, 0, jobTopics)
+		for topic := range client.Subscriptions(jobTopic) {
+			topics = append(topics, topic)
+		}
+		e, _ := client.Get(jobEars).(*ears)
+		if auth == nil || len(topics) == 0 && e == nil {
+			continue
+		}
+		if e == nil {
+			e = &ears{}
+			client.Set(jobEars, e)
+		}
+		if e.full.Load() {
+			continue
+		}
+		slices.Sort(topics)
+		news, err := g.newsOfJobs(ctx, e, auth, topics[:min(len(topics), jobTopics)])
+		if len(news) > 0 {
+			// A client takes one message at a time, and one that does not read takes none:
+			// the others do not wait for it.
+			e.full.Store(true)
+			go func() {
+				defer e.full.Store(false)
+				for _, message := range news {
+					client.Send(message)
+				}
+			}()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	job, err := jobs.Find(ctx, g.app, id)
-	if errors.Is(err, jobs.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !auth.IsSuperuser() && job.Owner != ownerOf(auth) || client.Get(known) == job.State {
-		return nil
-	}
-	raw, err := json.Marshal(resultOf(job))
-	if err != nil {
-		return err
-	}
-	client.Set(known, job.State)
-	client.Send(subscriptions.Message{Name: topic, Data: raw})
 	return nil
+}
+
+// newsOfJobs is what a client does not know yet of the jobs in its topics, in as far as
+// they are its own. What it does not listen to any more is forgotten.
+func (g *groundwork) newsOfJobs(ctx context.Context, e *ears, auth *core.Record, topics []string) (news []subscriptions.Message, err error) {
+	known, now := e.jobs, time.Now()
+	e.jobs = make(map[string]heard, len(topics))
+	for _, topic := range topics {
+		h := known[topic]
+		if h.who != ownerOf(auth) {
+			h = heard{who: ownerOf(auth)}
+		}
+		e.jobs[topic] = h
+		if err != nil || now.Before(h.next) {
+			continue
+		}
+		id, _, _ := strings.Cut(strings.TrimPrefix(topic, jobTopic), "?")
+		job, findErr := jobs.Find(ctx, g.app, id)
+		if findErr != nil && !errors.Is(findErr, jobs.ErrNotFound) {
+			err = findErr
+			continue
+		}
+		if findErr != nil || !auth.IsSuperuser() && job.Owner != h.who {
+			h.next = now.Add(jobLookSeldom)
+			e.jobs[topic] = h
+			continue
+		}
+		switch job.State {
+		case jobs.StateCompleted, jobs.StateCancelled, jobs.StateDiscarded:
+			h.next = now.Add(jobLookSeldom)
+		}
+		if h.state != job.State {
+			raw, encodeErr := json.Marshal(resultOf(job))
+			if encodeErr != nil {
+				err = encodeErr
+				continue
+			}
+			h.state = job.State
+			news = append(news, subscriptions.Message{Name: topic, Data: raw})
+		}
+		e.jobs[topic] = h
+	}
+	return news, err
 }
 
 // ownerOf is how a job names whom it belongs to.

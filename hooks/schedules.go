@@ -12,6 +12,7 @@ import (
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/pocketbase/pocketbase/tools/hook"
 
+	"github.com/groundworkhq/groundwork/internal/redact"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/webpush"
 	"github.com/groundworkhq/groundwork/schedules"
@@ -40,6 +41,7 @@ func (g *groundwork) bindSchedules() {
 				Dial:      webpush.Dialer(hosts),
 				CheckHost: func(host, port string) error { return webpush.CheckHost(host, port, hosts) },
 				Private:   func(host, port string) bool { return webpush.IsListed(hosts, host, port) },
+				Redact:    redact.String,
 				Disk:      g.cfg.disk,
 				Log:       g.log,
 				Now:       g.cfg.now,

@@ -382,4 +382,12 @@ func TestScheduleMakesBackups(t *testing.T) {
 	}
 	require.ElementsMatch(t, []string{"nightly_by_hand.zip", "nightly_20261204220000.zip", "nightly_20261204230000.zip"}, names)
 	require.Equal(t, "Made nightly_20261204230000.zip. Removed 1 older backup.", x.rows(s)[2].GetString("output"))
+
+	// The clock was ahead, and is set right: the backup that was just made stays.
+	x.patch(s, map[string]any{"payload": map[string]any{"name": "nightly", "keep": 1}})
+	x.tick(start.AddDate(0, 0, -1).Add(time.Hour))
+	x.tick(start.AddDate(0, 0, -1).Add(2 * time.Hour))
+	there, err := fsys.Exists("nightly_20261203220000.zip")
+	require.NoError(t, err)
+	require.True(t, there)
 }

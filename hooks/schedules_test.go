@@ -579,3 +579,83 @@ func TestScheduleRunIsCalledOff(t *testing.T) {
 	require.Equal(t, []string{"manual queued"}, x.runs(s))
 	require.Zero(t, x.rows(s)[0].GetInt("attempt"), "it does not count")
 }
+
+// Who cancels a run in the job monitor has cancelled it for good, whether it had begun
+// or not.
+func TestScheduleRunIsCancelledInTheMonitor(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun := make(chan struct{}, 2)
+	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+	cancel := func() {
+		t.Helper()
+		found, err := jobs.List(t.Context(), x.App, jobs.Filter{Kind: "schedule.run", Limit: 1})
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+		res := x.Send(http.MethodPost, "/api/jobs/"+found[0].ID+"/cancel", nil, x.root)
+		require.Equal(t, http.StatusOK, res.Status, res.String())
+		x.idle()
+	}
+	s := x.make(fields)
+	s = x.patch(s, map[string]any{"run": "now"})
+	<-begun
+	cancel()
+	require.Equal(t, []string{"manual failed"}, x.runs(s))
+	require.Equal(t, "The run was cancelled in the job monitor.", x.Reload(s).GetString("lastError"))
+	require.Zero(t, x.told(), "who did it knows")
+
+	require.Equal(t, http.StatusOK, x.Send(http.MethodPost, "/api/jobs/queues/default/pause", nil, x.root).Status)
+	x.at(x.now().Add(time.Minute))
+	s = x.patch(s, map[string]any{"run": "now"})
+	require.Eventually(t, func() bool {
+		found, err := jobs.List(t.Context(), x.App, jobs.Filter{Kind: "schedule.run", State: "available"})
+		return err == nil && len(found) == 1
+	}, patience, 20*time.Millisecond)
+	cancel()
+	require.Equal(t, []string{"manual failed", "manual skipped"}, x.runs(s))
+	require.Equal(t, http.StatusOK, x.Send(http.MethodPost, "/api/jobs/queues/default/resume", nil, x.root).Status)
+	x.tick(x.now().Add(time.Hour))
+	require.Equal(t, []string{"manual failed", "manual skipped"}, x.runs(s))
+	require.Empty(t, begun)
+}
+
+// What a handler tells is kept, logged and sent by mail: without the secrets in it.
+func TestScheduleTellsNoSecrets(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	fields := x.handler(func(context.Context, core.App, json.RawMessage) (string, error) {
+		return `{"password":"canary-1"}`, errors.New("The shop refused token=canary-2")
+	})
+	fields["run"] = "now"
+	s := x.make(fields)
+	x.idle()
+	require.Equal(t, []string{"manual failed"}, x.runs(s))
+	require.Equal(t, "The shop refused token=[redacted]", x.Reload(s).GetString("lastError"))
+	require.Contains(t, x.rows(s)[0].GetString("output"), "[redacted]")
+	require.Equal(t, 1, x.logged(`"schedule failed"`))
+	require.Zero(t, x.logged("canary-"))
+}
+
+// A clock that was ahead for a while keeps nothing back for as long.
+func TestScheduleAfterAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { return "", nil }))
+	x.tick(saturday.AddDate(4, 0, 0))
+	require.True(t, x.Reload(s).GetDateTime("nextRunAt").Time().After(saturday.AddDate(4, 0, 0)))
+	ran := len(x.runs(s))
+
+	x.tick(saturday.Add(-time.Hour))
+	require.Equal(t, saturday, x.Reload(s).GetDateTime("nextRunAt").Time())
+	x.tick(saturday)
+	require.Len(t, x.runs(s), ran+1)
+	// By a moment: what has run at this time does not run again.
+	x.tick(saturday.Add(-30 * time.Second))
+	x.tick(saturday)
+	require.Len(t, x.runs(s), ran+1)
+	require.Equal(t, saturday.AddDate(0, 0, 7), x.Reload(s).GetDateTime("nextRunAt").Time())
+}

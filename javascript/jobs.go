@@ -91,7 +91,7 @@ func compile(kind, text string) (program *goja.Program, err error) {
 
 // enqueue stores a job, in the transaction of the app that is given, if any, and
 // returns its id.
-func (b *jobsBridge) enqueue(kind string, args any, options map[string]any, apps ...core.App) (string, error) {
+func (b *jobsBridge) enqueue(kind string, args any, options goja.Value, apps ...core.App) (string, error) {
 	if err := checkKind(kind); err != nil {
 		return "", err
 	}
@@ -99,7 +99,11 @@ func (b *jobsBridge) enqueue(kind string, args any, options map[string]any, apps
 	if err != nil {
 		return "", fmt.Errorf("what a job of the kind %q is given cannot be written as JSON: %w", kind, err)
 	}
-	o, err := jobOptions(options)
+	given, err := b.optionsOf(options)
+	if err != nil {
+		return "", fmt.Errorf("$jobs.enqueue(%q): %w", kind, err)
+	}
+	o, err := jobOptions(given)
 	if err != nil {
 		return "", fmt.Errorf("$jobs.enqueue(%q): %w", kind, err)
 	}
@@ -109,6 +113,25 @@ func (b *jobsBridge) enqueue(kind string, args any, options map[string]any, apps
 	}
 	return jobs.Enqueue(app, jobs.Named(kind, raw), o)
 }
+
+// optionsOf are the options as Go has them. A Date that is none becomes nothing there,
+// and nothing means at once.
+func (b *jobsBridge) optionsOf(options goja.Value) (map[string]any, error) {
+	if options == nil || goja.IsNull(options) || goja.IsUndefined(options) {
+		return nil, nil
+	}
+	var given map[string]any
+	if err := b.vm.ExportTo(options, &given); err != nil {
+		return nil, errors.New("the options are an object, such as {queue: \"bulk\"}")
+	}
+	at := options.ToObject(b.vm).Get("runAt")
+	if at != nil && !goja.IsNull(at) && !goja.IsUndefined(at) && given["runAt"] == nil {
+		return nil, errNoTime
+	}
+	return given, nil
+}
+
+var errNoTime = errors.New("runAt is no time: give a Date, or a text such as \"2027-01-31 09:00:00Z\"")
 
 func checkKind(kind string) error {
 	if kind == "" {
@@ -140,7 +163,7 @@ func jobOptions(options map[string]any) (o jobs.Options, err error) {
 			}
 		case "runAt":
 			if o.RunAt, ok = timeOf(value); !ok {
-				return o, fmt.Errorf("runAt is no time: give a Date, or a text such as \"2027-01-31 09:00:00Z\"")
+				return o, errNoTime
 			}
 		case "uniqueKey":
 			if o.UniqueKey, ok = value.(string); !ok {

@@ -53,6 +53,7 @@ func TestJobsOfScripts(t *testing.T) {
 		$jobs.on("shop.never", (job) => new Promise(() => {}));
 		$jobs.on("shop.cancelled", (job) => job.cancel("there is no paper"));
 		$jobs.on("shop.throws", (job) => { throw new Error("out of ink, token=abcdef123") });
+		$jobs.on("shop.sleepy", (job) => job.snooze(job.args.seconds));
 		$jobs.on("shop.deep", function deep(job) { return deep(job) });
 		onRecordAfterCreateSuccess((e) => { $jobs.enqueue("shop.price", {n: 14}, {uniqueKey: e.record.id, owner: e.record}, e.app); e.next() }, "users");
 	`))
@@ -77,6 +78,7 @@ func TestJobsOfScripts(t *testing.T) {
 		"shop.cancelled": "there is no paper",
 		"shop.throws":    "Error: out of ink, token=abcdef123 (line 1 of the handler)",
 		"shop.never":     "the handler waits for a promise",
+		"shop.sleepy":    "needs the number of seconds",
 		"shop.deep":      "stack",
 	} {
 		t.Log(kind)
@@ -86,6 +88,16 @@ func TestJobsOfScripts(t *testing.T) {
 		require.Contains(t, []string{"cancelled", "discarded"}, job.State, kind)
 		require.Len(t, job.Errors, 1, kind)
 		require.Contains(t, job.Errors[0].Error, sentence, kind)
+	}
+
+	// A snooze that is longer than Go can count, or no time at all, is no loop.
+	for seconds, least := range map[string]time.Duration{"Infinity": 50 * 365 * 24 * time.Hour, "1e12": 50 * 365 * 24 * time.Hour, "0": 900 * time.Millisecond} {
+		id := enqueue(`$jobs.enqueue("shop.sleepy", {seconds: "` + seconds + `"})`)
+		require.Eventually(t, func() bool {
+			job, err := jobs.Find(t.Context(), app, id)
+			return err == nil && !job.StartedAt.IsZero() && job.State != "running" && job.RunAt.Sub(job.StartedAt) > least
+		}, 2*time.Minute, time.Millisecond, seconds)
+		require.NoError(t, jobs.CancelJob(t.Context(), app, id))
 	}
 
 	later := enqueue(`$jobs.enqueue("shop.price", {n: 1}, {runAt: new Date(Date.now() + 3600_000), uniqueKey: "one"})`)
@@ -113,17 +125,21 @@ func TestScheduleRunsAScript(t *testing.T) {
 	require.NoError(t, withHooks(t, app, `
 		$jobs.on("shop.count", (job) => "counted " + job.args.what);
 		$jobs.on("shop.fails", () => { throw new Error("out of ink") });
+		$jobs.on("shop.later", (job) => job.snooze(3600));
+		$jobs.on("shop.never", (job) => job.cancel("there is no paper"));
 	`))
 	app.Handler()
 	for name, want := range map[string]struct{ status, field, text string }{
 		"shop.count": {"ok", "output", "counted shoes"},
 		"shop.fails": {"failed", "error", "out of ink"},
+		"shop.later": {"queued", "error", "The handler asked to be called again later."},
+		"shop.never": {"failed", "error", "there is no paper"},
 	} {
 		schedule := app.Record("schedules", map[string]any{"name": name, "cron": "0 9 * * 6", "action": "handler",
 			"payload": map[string]any{"handler": name, "args": map[string]any{"what": "shoes"}}, "run": "now"})
 		require.Eventually(t, func() bool {
 			run, err := app.FindFirstRecordByData("schedule_runs", "schedule", schedule.Id)
-			return err == nil && run.GetString("status") == want.status && strings.Contains(run.GetString(want.field), want.text)
+			return err == nil && run.GetString("status") == want.status && strings.HasPrefix(strings.TrimPrefix(run.GetString(want.field), "Error: "), want.text)
 		}, 2*time.Minute, 20*time.Millisecond, name)
 	}
 }
@@ -133,18 +149,22 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 	app := pbtest.NewApp(t)
 	vm := runtime(app)
 	for script, sentence := range map[string]string{
-		`$jobs.enqueue("", {})`:                             "needs a kind",
-		`$jobs.enqueue("notification.plan", {})`:            "Groundwork's own",
-		`$jobs.enqueue("shop.a", {}, {queue: "fast"})`:      `no queue "fast"`,
-		`$jobs.enqueue("shop.a", {}, {runAt: "soon"})`:      "runAt is no time",
-		`$jobs.enqueue("shop.a", {}, {priority: 9})`:        "from 1 (first) to 4",
-		`$jobs.enqueue("shop.a", {}, {priority: 1.5})`:      "from 1 (first) to 4",
-		`$jobs.enqueue("shop.a", {}, {maxAttempts: 0})`:     "maxAttempts",
-		`$jobs.enqueue("shop.a", {}, {owner: "ana"})`:       "owner is the record",
-		`$jobs.enqueue("shop.a", {}, {uniquekey: "x"})`:     "there are maxAttempts, owner",
-		`$jobs.enqueue("shop.a", {x: "y".repeat(1 << 20)})`: "1 MB",
-		`$jobs.enqueue("shop.a", {f: () => 1})`:             "JSON",
-		`$jobs.on("shop.a", () => 1)`:                       "top level of a file in pb_hooks",
+		`$jobs.enqueue("", {})`:                                   "needs a kind",
+		`$jobs.enqueue("notification.plan", {})`:                  "Groundwork's own",
+		`$jobs.enqueue("shop.a", {}, {queue: "fast"})`:            `no queue "fast"`,
+		`$jobs.enqueue("shop.a", {}, {runAt: "soon"})`:            "runAt is no time",
+		`$jobs.enqueue("shop.a", {}, {runAt: new Date(NaN)})`:     "runAt is no time",
+		`$jobs.enqueue("shop.a", {}, {runAt: new Date(8.64e15)})`: "in the year 275760",
+		`$jobs.enqueue("shop.a", {}, "bulk")`:                     "the options are an object",
+		`$jobs.enqueue("shop.a", "text")`:                         "neither an object nor a list",
+		`$jobs.enqueue("shop.a", {}, {priority: 9})`:              "from 1 (first) to 4",
+		`$jobs.enqueue("shop.a", {}, {priority: 1.5})`:            "from 1 (first) to 4",
+		`$jobs.enqueue("shop.a", {}, {maxAttempts: 0})`:           "maxAttempts",
+		`$jobs.enqueue("shop.a", {}, {owner: "ana"})`:             "owner is the record",
+		`$jobs.enqueue("shop.a", {}, {uniquekey: "x"})`:           "there are maxAttempts, owner",
+		`$jobs.enqueue("shop.a", {x: "y".repeat(1 << 20)})`:       "1 MB",
+		`$jobs.enqueue("shop.a", {f: () => 1})`:                   "JSON",
+		`$jobs.on("shop.a", () => 1)`:                             "top level of a file in pb_hooks",
 	} {
 		_, err := vm.RunString(script)
 		require.ErrorContains(t, err, sentence, script)

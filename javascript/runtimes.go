@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/dop251/goja"
@@ -110,12 +111,33 @@ func (r *runtimes) call(vm *goja.Runtime, program *goja.Program, kind string, jo
 	v, err = handler(goja.Undefined(), vm.ToValue(map[string]any{
 		"id": job.ID, "kind": kind, "args": args, "queue": job.Queue, "attempt": job.Attempt, "maxAttempts": job.MaxAttempts, "requestId": job.RequestID,
 		"cancel": func(reason string) error { return jobs.Cancel(errors.New(reason)) },
-		"snooze": func(seconds float64) error { return jobs.Snooze(time.Duration(seconds * float64(time.Second))) },
+		"snooze": snooze,
 	}))
 	if err != nil {
 		return nil, plainError(err)
 	}
 	return resultOf(vm, v)
+}
+
+// longestSnooze is far beyond what anybody waits for, and well within what a
+// [time.Duration] can be: what overflows it would be no time at all.
+const longestSnooze = 100 * 365 * 24 * time.Hour
+
+// snooze asks for another call. A snooze counts no attempt: one of no time would go
+// round for ever, and so it is a second at least.
+func snooze(given goja.Value) error {
+	seconds := math.NaN()
+	if given != nil && !goja.IsNull(given) {
+		seconds = given.ToFloat()
+	}
+	if math.IsNaN(seconds) || seconds < 0 {
+		return errors.New("job.snooze(seconds) needs the number of seconds after which the job is called again")
+	}
+	wait := longestSnooze
+	if seconds < longestSnooze.Seconds() {
+		wait = time.Duration(seconds * float64(time.Second))
+	}
+	return jobs.Snooze(max(wait, time.Second))
 }
 
 // resultOf is what a handler returned, or what the promise of an async one came to.

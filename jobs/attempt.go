@@ -202,13 +202,18 @@ func (a *attempts) Work(ctx context.Context, job *rivertype.JobRow, do func(cont
 	return cleanError(do(context.WithValue(ctx, attemptKey{}, here)))
 }
 
+// mostError is how much of an attempt's error is kept, in bytes: a job has one for each
+// attempt, and the monitor shows those of many jobs at once.
+const mostError = 10 << 10
+
 // cleanError takes the character 0 out of what is told: Postgres stores none, and
-// with one such text the ends of all jobs of this process would wait for ever.
+// with one such text the ends of all jobs of this process would wait for ever. What is
+// told at too great a length is cut.
 func cleanError(err error) error {
-	if err == nil || !strings.Contains(err.Error(), "\x00") {
+	if err == nil || tellable(err.Error()) {
 		return err
 	}
-	clean := errors.New(withoutNull(err.Error()))
+	clean := errors.New(told(err.Error()))
 	var cancel *rivertype.JobCancelError
 	if errors.As(err, &cancel) {
 		return river.JobCancel(clean)
@@ -218,11 +223,21 @@ func cleanError(err error) error {
 
 func cleanPanic() {
 	if v := recover(); v != nil {
-		if text := fmt.Sprint(v); strings.Contains(text, "\x00") {
-			panic(withoutNull(text))
+		if text := fmt.Sprint(v); !tellable(text) {
+			panic(told(text))
 		}
 		panic(v)
 	}
+}
+
+func tellable(text string) bool { return len(text) <= mostError && !strings.Contains(text, "\x00") }
+
+func told(text string) string {
+	text = withoutNull(text)
+	if len(text) > mostError {
+		text = strings.ToValidUTF8(text[:mostError], "") + "…"
+	}
+	return text
 }
 
 func withoutNull(text string) string { return strings.ReplaceAll(text, "\x00", "\ufffd") }

@@ -361,12 +361,17 @@ func TestWhatCannotBeEnqueued(t *testing.T) {
 			"the priority 5":          {Priority: 5},
 			"-1 attempts":             {MaxAttempts: -1},
 			`the owner "somebody"`:    {Owner: "somebody"},
+			"in the year 10000":       {RunAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 		} {
 			_, err := jobs.Enqueue(x.App, echoArgs{}, o)
 			require.ErrorContains(x, err, want)
 		}
 		_, err := jobs.Enqueue(x.App, jobs.Named("no kind", nil), jobs.Options{})
 		require.ErrorContains(x, err, `the kind "no kind" cannot be one`)
+		for _, scalar := range []string{`"text"`, "true", "5", ` ""`} {
+			_, err = jobs.Enqueue(x.App, jobs.Named("test.echo", []byte(scalar)), jobs.Options{})
+			require.ErrorContains(x, err, "neither an object nor a list", scalar)
+		}
 		_, err = jobs.Enqueue(x.App, echoArgs{}, jobs.Options{Share: "a-b"})
 		if x.url == "" {
 			require.ErrorIs(x, err, jobs.ErrNeedsPostgres)
@@ -387,14 +392,20 @@ func TestOddTextTravels(t *testing.T) {
 				panic("a\x00b")
 			case "gives up":
 				return jobs.Cancel(errors.New("a\x00b"))
+			case "tells all":
+				return errors.New(strings.Repeat("a\x00b", 1<<20))
+			case "panics at length":
+				panic(strings.Repeat("a\x00b", 1<<20))
 			}
 			return nil
 		})
-		for text, state := range map[string]string{"fails": jobs.StateDiscarded, "panics": jobs.StateDiscarded, "gives up": jobs.StateCancelled} {
+		for text, state := range map[string]string{"fails": jobs.StateDiscarded, "panics": jobs.StateDiscarded, "gives up": jobs.StateCancelled,
+			"tells all": jobs.StateDiscarded, "panics at length": jobs.StateDiscarded} {
 			info := x.becomes(x.enqueue(text, jobs.Options{MaxAttempts: 1}), state)
 			require.Contains(x, info.Errors[0].Error, "a\ufffdb")
+			require.Less(x, len(info.Errors[0].Error), 11<<10, text)
 		}
-		for range 2 {
+		for range 3 {
 			r.next(x.T)
 		}
 		x.enqueue("a\x00b \\u0000 \U0001F600", jobs.Options{RequestID: "r\x00", UniqueKey: "k\x00\xff"})

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -102,6 +103,16 @@ func newRow(args Args, o Options) (outboxRow, error) {
 	}
 	if len(raw) > mostArgs {
 		return outboxRow{}, fmt.Errorf("%w: those of this job %s have %d bytes", ErrArgsTooLarge, args.Kind(), len(raw))
+	}
+	// Scalars do not come through SQLite as they were: a text is refused, true becomes 1.
+	if c := bytes.TrimLeft(raw, " \t\r\n"); c[0] != '{' && c[0] != '[' {
+		return outboxRow{}, fmt.Errorf("the args of job %s are neither an object nor a list: write them as one, such as {\"id\": 1}", args.Kind())
+	}
+	// What has another form than RFC 3339 would be read as no time at all, which is now.
+	if year := o.RunAt.UTC().Year(); year > 9999 {
+		return outboxRow{}, fmt.Errorf("job %s cannot run in the year %d: the last one is 9999", args.Kind(), year)
+	} else if year < 1 {
+		o.RunAt = time.Time{}
 	}
 	row := outboxRow{ID: security.RandomStringWithAlphabet(core.DefaultIdLength, core.DefaultIdAlphabet), Kind: args.Kind(), Args: string(cleanJSON(raw)),
 		Queue: cmp.Or(o.Queue, QueueDefault), Priority: cmp.Or(o.Priority, defaultPriority), MaxAttempts: cmp.Or(o.MaxAttempts, defaultMaxAttempts),

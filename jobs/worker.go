@@ -11,6 +11,7 @@ import (
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 )
 
 // Cancel gives a job up for good: it is not retried. The sentence of err is
@@ -19,6 +20,30 @@ func Cancel(err error) error { return river.JobCancel(err) }
 
 // Snooze runs a job again after d, without counting an attempt.
 func Snooze(d time.Duration) error { return river.JobSnooze(max(d, 0)) }
+
+// Snoozed says for how long an error that [Snooze] made asks to wait.
+func Snoozed(err error) (wait time.Duration, ok bool) {
+	var snooze *rivertype.JobSnoozeError
+	if !errors.As(err, &snooze) {
+		return 0, false
+	}
+	return snooze.Duration, true
+}
+
+// Cancelled says why an error that [Cancel] made gives up.
+func Cancelled(err error) (why error, ok bool) {
+	var cancel *rivertype.JobCancelError
+	if !errors.As(err, &cancel) {
+		return nil, false
+	}
+	return errors.Unwrap(cancel), true
+}
+
+// CalledOff says whether the context of a worker ended because a person cancelled the
+// job ([CancelJob]), and not because its time is up or the process stops.
+func CalledOff(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), river.ErrJobCancelledRemotely)
+}
 
 // Workers holds the worker of each kind of job. It is filled before [New] and
 // not changed afterwards.

@@ -68,10 +68,12 @@ func (a backupAction) run(ctx context.Context, c *call) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("The backup %s was made. The older ones cannot be listed: %w", file, err) //nolint:staticcheck // a sentence for people
 	}
-	files = slices.DeleteFunc(files, func(f *blob.ListObject) bool { return !pattern.MatchString(f.Key) })
+	// The one of this run stays, whatever its name says: a clock that was ahead leaves
+	// older ones with later times.
+	files = slices.DeleteFunc(files, func(f *blob.ListObject) bool { return f.Key == file || !pattern.MatchString(f.Key) })
 	slices.SortFunc(files, func(a, b *blob.ListObject) int { return cmp.Compare(b.Key, a.Key) })
 	removed := 0
-	for _, f := range files[min(keep, len(files)):] {
+	for _, f := range files[min(keep-1, len(files)):] {
 		if err := fsys.Delete(f.Key); err != nil {
 			return "", fmt.Errorf("The backup %s was made. The old one %s cannot be removed: %w", file, f.Key, err) //nolint:staticcheck // a sentence for people
 		}

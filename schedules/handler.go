@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/pocketbase/pocketbase/core"
+
+	"github.com/groundworkhq/groundwork/jobs"
 )
 
 // Func is the work of a handler. payload is the "args" of the schedule's payload, an
@@ -135,5 +137,13 @@ func (a handlerAction) run(ctx context.Context, c *call) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return findHandler(c.app, name)(ctx, c.app, args)
+	output, err := findHandler(c.app, name)(ctx, c.app, args)
+	// A function of $jobs.on says so to jobs and to schedules alike.
+	if wait, ok := jobs.Snoozed(err); ok {
+		return output, &retryError{Sentence: "The handler asked to be called again later.", after: wait}
+	}
+	if why, ok := jobs.Cancelled(err); ok {
+		return output, why
+	}
+	return output, err
 }

@@ -35,6 +35,10 @@ type Options struct {
 	// Disk returns the room on the disk of a folder, in bytes; nil asks the system.
 	Disk func(dir string) (free, total uint64, err error)
 
+	// Redact takes secrets out of what actions tell: it is kept, logged and sent by mail.
+	// Nil leaves it as it is.
+	Redact func(text string) string
+
 	// Host is the name of this machine; empty asks the system.
 	Host string
 
@@ -59,6 +63,9 @@ func New(app core.App, o Options) *Runner {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Redact == nil {
+		o.Redact = func(text string) string { return text }
 	}
 	if o.Disk == nil {
 		o.Disk = diskSpace
@@ -104,7 +111,7 @@ func (r *Runner) Tick(_ context.Context) error {
 	}
 	full := r.watchDisk()
 	var problems []error
-	problems = append(problems, r.takeUp())
+	problems = append(problems, r.takeUp(), r.planAgain())
 	due, err := r.app.FindAllRecords(Collection, dbx.NewExp("[[enabled]] = TRUE AND ([[owed]] = TRUE OR [[nextRunAt]] != '' AND [[nextRunAt]] <= {:now})",
 		dbx.Params{"now": dateTime(r.o.Now()).String()}))
 	if err != nil {
@@ -116,6 +123,47 @@ func (r *Runner) Tick(_ context.Context) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// planAgain brings back what is planned for later than its cron line says: the clock was
+// ahead when it was, and until that day nothing would run. A time that has a run already
+// is not run a second time by it.
+func (r *Runner) planAgain() error {
+	ahead := func(app core.App, record *core.Record) (*Schedule, *Cron) {
+		s := AsSchedule(record)
+		c, err := s.Cron()
+		// A clock that was set back by a moment needs nothing.
+		if err != nil || !c.Next(r.o.Now().Add(lateAfter), s.Zone(app)).Before(s.NextRunAt()) {
+			return nil, nil
+		}
+		return s, c
+	}
+	later, err := r.app.FindAllRecords(Collection, dbx.NewExp("[[enabled]] = TRUE AND [[nextRunAt]] > {:now}", dbx.Params{"now": dateTime(r.o.Now()).String()}))
+	if err != nil {
+		return fmt.Errorf("find planned schedules: %w", err)
+	}
+	for _, record := range later {
+		if s, _ := ahead(r.app, record); s == nil {
+			continue
+		}
+		err := r.app.RunInTransaction(func(txApp core.App) error {
+			record, err := txApp.FindRecordById(Collection, record.Id)
+			if err != nil {
+				return nil // deleted meanwhile
+			}
+			s, c := ahead(txApp, record)
+			if s == nil || !s.Enabled() {
+				return nil
+			}
+			r.o.Log.Warn("the clock was set back: a schedule is planned again", "schedule", s.Name(), "id", s.Id, "was", s.NextRunAt())
+			s.plan(txApp, c, r.o.Now())
+			return r.save(txApp, record)
+		})
+		if err != nil {
+			return fmt.Errorf("plan schedule %s again: %w", record.Id, err)
+		}
+	}
+	return nil
 }
 
 // claim makes the run of a schedule that is due, unless another process has.
@@ -220,7 +268,8 @@ func (r *Runner) insert(txApp core.App, n *newRun) error {
 		if len(found) == 0 {
 			break
 		}
-		if n.cause == CauseDue {
+		// A time that was missed comes again when the clock that said so was ahead.
+		if n.cause == CauseDue && (n.status == StatusMissed || found[0].GetString("status") != StatusMissed) {
 			return nil
 		}
 		at = dateTime(at.Time().Add(time.Millisecond)) // one that was asked for at the same moment

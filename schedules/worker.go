@@ -54,6 +54,9 @@ var retryWaits = []time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Mi
 // crash cut off, is begun again.
 const maxAttempts = 5
 
+// errCalledOff is what a run says that a person cancelled in the job monitor.
+const errCalledOff = Sentence("The run was cancelled in the job monitor.")
+
 type runWorker struct{ r *Runner }
 
 // Timeout implements [jobs.Timeouter]: each action has its own.
@@ -78,6 +81,8 @@ func (w runWorker) Work(ctx context.Context, job *jobs.Job[RunArgs]) error {
 	defer stop()
 	output, err := r.attempt(runCtx, c)
 	switch {
+	case err != nil && jobs.CalledOff(ctx):
+		err = errCalledOff
 	case err != nil && ctx.Err() != nil:
 		// The process stops: the attempt does not count, and is made after the restart.
 		if err := r.handBack(c); err != nil {
@@ -99,7 +104,10 @@ func (w runWorker) Work(ctx context.Context, job *jobs.Job[RunArgs]) error {
 			return jobs.Snooze(after)
 		}
 	} else {
-		err = r.finish(c, output, err)
+		off := errors.Is(err, errCalledOff)
+		if err = r.finish(c, output, err); err == nil && off {
+			return jobs.Cancel(errCalledOff)
+		}
 	}
 	if err != nil {
 		// The database takes nothing at the moment. What was done is not done again as
@@ -118,6 +126,9 @@ func (r *Runner) attempt(ctx context.Context, c *call) (string, error) {
 		err    error
 	}
 	done := make(chan answer, 1)
+	tell := func(a answer) (string, error) {
+		return r.o.Redact(a.output), r.withoutSecrets(a.err)
+	}
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
@@ -130,16 +141,34 @@ func (r *Runner) attempt(ctx context.Context, c *call) (string, error) {
 	}()
 	select {
 	case a := <-done:
-		return a.output, a.err
+		return tell(a)
 	case <-ctx.Done():
 	}
 	timer := time.NewTimer(endGrace)
 	defer timer.Stop()
 	select {
 	case a := <-done:
-		return a.output, a.err
+		return tell(a)
 	case <-timer.C:
 		return "", ctx.Err()
+	}
+}
+
+// withoutSecrets takes secrets out of what an error says; it stays a request for another
+// attempt, and one of the process's end.
+func (r *Runner) withoutSecrets(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := r.o.Redact(err.Error())
+	var again *retryError
+	switch {
+	case errors.As(err, &again):
+		return &retryError{Sentence: Sentence(r.o.Redact(again.Error())), after: again.after}
+	case text != err.Error():
+		return Sentence(text)
+	default:
+		return err
 	}
 }
 
@@ -226,6 +255,29 @@ func (r *Runner) change(c *call, do func(txApp core.App, s *Schedule, run *core.
 	})
 }
 
+// CallOff ends a run whose job was cancelled before a worker had it: nothing else would,
+// and the next [Runner.Tick] would ask for it again. One that is being worked ends by
+// itself.
+func (r *Runner) CallOff(id string) error {
+	return r.app.RunInTransaction(func(txApp core.App) error {
+		record, err := txApp.FindRecordById(CollectionRuns, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // deleted with its schedule
+		}
+		if err != nil {
+			return fmt.Errorf("find run %s: %w", id, err)
+		}
+		if (run{record}).status() != StatusQueued {
+			return nil
+		}
+		schedule, err := txApp.FindRecordById(Collection, record.GetString("schedule"))
+		if err != nil {
+			return fmt.Errorf("find schedule of run %s: %w", id, err)
+		}
+		return r.store(txApp, AsSchedule(schedule), record, StatusSkipped, "", errCalledOff.Error())
+	})
+}
+
 // handBack leaves a run to the next process.
 func (r *Runner) handBack(c *call) error {
 	return r.change(c, func(txApp core.App, _ *Schedule, record *core.Record) error {
@@ -256,6 +308,9 @@ func (r *Runner) finish(c *call, output string, failure error) error {
 		why := failure.Error()
 		if err := r.store(txApp, s, record, StatusFailed, output, why); err != nil {
 			return err
+		}
+		if errors.Is(failure, errCalledOff) {
+			return nil // by somebody who knows
 		}
 		return r.alert(txApp, s, why)
 	})
