@@ -22,7 +22,7 @@ export function start() {
 
 function form({ panel }) {
   const data = store({ id: "", cron: "", timezone: "", action: "", description: "", next: [], keys: [], example: "", zone: "", errors: [], runs: null, busy: false, refused: "" });
-  let timer, asked = 0;
+  let timer, asked = 0, opened = false; // opened stays while what it says changes
 
   const explain = async () => {
     const number = ++asked;
@@ -90,7 +90,7 @@ function form({ panel }) {
       t.p({ className: "txt-hint m-b-0" }, "The next runs on that clock:"),
       t.ol({ className: "groundwork-next m-t-0" }, ...data.next.map((run) => t.li(null, run.local))));
   };
-  const payload = () => data.keys.length ? t.details({ className: "m-b-sm" },
+  const payload = () => data.keys.length ? t.details({ className: "m-b-sm", open: opened, ontoggle: (e) => (opened = e.target.open) },
     t.summary(null, "What the payload may have, with an example"),
     t.pre({ style: "white-space: pre-wrap" }, t.code(null, JSON.stringify(JSON.parse(data.example), null, 2))),
     t.ul(null, ...data.keys.map((key) => t.li(null, t.code(null, key.name), `: ${key.help}`)))) : null;
