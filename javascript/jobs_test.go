@@ -132,6 +132,7 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
 	vm := runtime(app)
+	require.NoError(t, vm.Set("$app", app))
 	for script, sentence := range map[string]string{
 		`$jobs.enqueue("", {})`:                             "needs a kind",
 		`$jobs.enqueue("notification.plan", {})`:            "Groundwork's own",
@@ -142,6 +143,7 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 		`$jobs.enqueue("shop.a", {}, {maxAttempts: 0})`:     "maxAttempts",
 		`$jobs.enqueue("shop.a", {}, {owner: "ana"})`:       "owner is the record",
 		`$jobs.enqueue("shop.a", {}, {uniquekey: "x"})`:     "there are maxAttempts, owner",
+		`$jobs.enqueue("shop.a", {}, $app)`:                 "the app comes after the options",
 		`$jobs.enqueue("shop.a", {x: "y".repeat(1 << 20)})`: "1 MB",
 		`$jobs.enqueue("shop.a", {f: () => 1})`:             "JSON",
 		`$jobs.on("shop.a", () => 1)`:                       "top level of a file in pb_hooks",

@@ -117,7 +117,7 @@ export function page() {
         ? t.p({ className: "txt-hint" }, "Loading…")
         : data.items.length
         ? rows()
-        : t.p({ className: "txt-hint", "html-data-jobs": "none" }, "There are no such jobs. Finished ones are kept for some days only."),
+        : data.error ? null : t.p({ className: "txt-hint", "html-data-jobs": "none" }, "There are no such jobs. Finished ones are kept for some days only."),
       () => data.next && t.button({ type: "button", className: "btn transparent m-t-base", onclick: () => look(true) }, t.span({ className: "txt" }, "Show more")),
     ],
   });
