@@ -18,6 +18,7 @@ func Standalone(args []string) *cobra.Command {
 		return nil
 	}
 	cmd := NewWorkerCommand()
+	cmd.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "groundwork worker"}
 	cmd.SetArgs(args[1:])
 	cmd.SilenceErrors = true // who calls it prints them
 	return cmd
@@ -30,8 +31,15 @@ func NewWorkerCommand() *cobra.Command {
 		Use:   "worker",
 		Short: "Sends the messages of servers on other machines",
 		Long: "It takes messages from the Postgres of a server (JOBS_DATABASE_URL) and hands them to the providers of its own environment\n" +
-			"variables. It takes only those of providers that the server has too, with the same values. It needs no data folder.",
-		Example:      "  JOBS_DATABASE_URL=postgres://… SMTP_HOST=… groundwork worker --queues bulk,default",
+			"variables. It takes only those of providers that the server has too, with the same values. It needs no data folder.\n\n" +
+			"Variables: JOBS_DATABASE_URL, and at least one provider: SMTP_HOST and SMTP_FROM, APNS_KEY, FCM_CREDENTIALS, or\n" +
+			"TWILIO_ACCOUNT_SID, with what belongs to them, as the server has them. NAME_FILE names a file with the value. Others mean nothing here.\n\n" +
+			"It writes JSON lines to standard output, waits for a Postgres that does not answer, and ends within 15 seconds of\n" +
+			"SIGTERM or Ctrl+C: what has left is finished, the rest goes back. The server says which workers it sees in its log and,\n" +
+			"when none has a provider, at that provider in notification_providers. Start the server with --no-workers to leave the\n" +
+			"messages to workers alone. Clocks have to agree within half a minute.",
+		Example: "  JOBS_DATABASE_URL=postgres://USER:PASSWORD@HOST:5432/DATABASE SMTP_HOST=smtp.example.com SMTP_FROM='Shop <hello@example.com>' \\\n" +
+			"    groundwork worker --queues bulk,default --host mailer-1",
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {

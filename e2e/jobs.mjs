@@ -127,6 +127,29 @@ await step("each fault has a sentence", async () => {
   await row(broken.unknown).locator("td").last().getByText("nobody").or(row(broken.unknown).getByText(/kind/)).first().waitFor();
 });
 
+await step("the keyboard keeps its place", async () => {
+  const at = () => p.evaluate(() => document.activeElement.closest("[data-job], [data-queue]")?.outerHTML.slice(0, 60) ?? "");
+  await row(broken.throws).focus();
+  const more = await enqueue(bo, "shop.price", { n: 1 });
+  await row(more).waitFor(); // the list was made anew
+  await until("the focus", async () => (await at()).includes(broken.throws));
+  await p.keyboard.press("Enter");
+  await dialog.getByText("out of ink").waitFor();
+  await row(await enqueue(bo, "shop.price", { n: 1 })).waitFor();
+  await p.keyboard.press("Escape");
+  await until("the focus after the dialog", async () => (await at()).includes(broken.throws));
+  await open(more);
+  assert.doesNotMatch(await dialog.innerText(), /false|What went wrong/);
+  await close();
+});
+
+await step("numbers keep their names on a narrow screen", async () => {
+  await p.setViewportSize({ width: 400, height: 800 });
+  assert.equal(await p.locator('[data-queue="bulk"] td').nth(1).evaluate((el) => getComputedStyle(el, "::before").content), '"Waiting"');
+  assert.equal(await p.evaluate(() => [...document.querySelectorAll(".page-content *")].filter((el) => el.getBoundingClientRect().right > innerWidth + 1).length), 0);
+  await p.setViewportSize({ width: 1280, height: 860 });
+});
+
 await step("one that hangs is cancelled, one that failed is run again", async () => {
   await open(broken.hangs);
   await dialog.getByRole("button", { name: "Cancel this job" }).click();

@@ -100,7 +100,7 @@ func oneJob(e *core.RequestEvent) error {
 		return noSuchJob(e)
 	}
 	if err != nil {
-		return noAnswer(e, err)
+		return jobsUnreachable(e, err)
 	}
 	switch {
 	case e.HasSuperuserAuth():
@@ -116,10 +116,9 @@ func noSuchJob(e *core.RequestEvent) error {
 	return e.NotFoundError("There is no such job. Finished ones are kept for some days only.", nil)
 }
 
-// noAnswer says that the jobs' database, which may be on another machine, does not
-// answer.
-func noAnswer(e *core.RequestEvent, err error) error {
-	return e.Error(http.StatusServiceUnavailable, "The database of jobs does not answer right now. Nothing is lost: jobs wait, and go on when it does. Try again in a moment.", err)
+// jobsUnreachable answers while the database of the jobs does not.
+func jobsUnreachable(e *core.RequestEvent, err error) error {
+	return e.Error(http.StatusServiceUnavailable, "The database of the jobs does not answer. Nothing is lost: jobs wait, and it is tried again by itself. The log says what is wrong.", err)
 }
 
 func listJobs(e *core.RequestEvent) error {
@@ -137,7 +136,7 @@ func listJobs(e *core.RequestEvent) error {
 	}
 	found, err := jobs.List(e.Request.Context(), e.App, filter)
 	if err != nil {
-		return noAnswer(e, err)
+		return jobsUnreachable(e, err)
 	}
 	items := make([]jobView, len(found))
 	for i := range found {
@@ -153,7 +152,7 @@ func listJobs(e *core.RequestEvent) error {
 func listQueues(e *core.RequestEvent) error {
 	stats, err := jobs.Stats(e.Request.Context(), e.App)
 	if err != nil {
-		return noAnswer(e, err)
+		return jobsUnreachable(e, err)
 	}
 	views := make([]queueView, 0, len(stats))
 	for _, q := range stats {
@@ -180,11 +179,11 @@ func actOnJob(act func(ctx context.Context, app core.App, id string) error) func
 			return noSuchJob(e)
 		}
 		if err != nil {
-			return noAnswer(e, err)
+			return jobsUnreachable(e, err)
 		}
 		job, err := jobs.Find(e.Request.Context(), e.App, e.Request.PathValue("id"))
 		if err != nil {
-			return noAnswer(e, err)
+			return jobsUnreachable(e, err)
 		}
 		return e.JSON(http.StatusOK, viewOf(job, false))
 	}
@@ -213,7 +212,7 @@ func actOnQueue(act func(ctx context.Context, app core.App, queue string) error)
 			return e.NotFoundError("There is no such queue: there are critical, default, bulk and maintenance.", nil)
 		}
 		if err := act(e.Request.Context(), e.App, queue); err != nil {
-			return noAnswer(e, err)
+			return jobsUnreachable(e, err)
 		}
 		return listQueues(e)
 	}

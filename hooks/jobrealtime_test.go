@@ -1,7 +1,6 @@
 package hooks_test
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -60,18 +59,4 @@ func TestJobsAreToldBesideAClientThatDoesNotRead(t *testing.T) {
 	client.Unsubscribe("jobs/" + seen)
 	client.Subscribe("jobs/" + bos)
 	hears(client, bos)
-}
-
-// The monitor says what is the matter when Postgres is away.
-func TestJobMonitorWithoutItsDatabase(t *testing.T) {
-	t.Parallel()
-	app := pbtest.NewApp(t, pbtest.WithConfig(func(c *hooks.Config) { c.JobsDatabaseURL = "postgres://groundwork:not-shown@127.0.0.1:1/jobs" }))
-	app.Handler()
-	root := app.Token(app.Superuser("root@example.com"))
-	for _, path := range []string{"/api/jobs", "/api/jobs/queues", "/api/jobs/aaaaaaaaaaaaaaa"} {
-		res := app.Send(http.MethodGet, path, nil, root)
-		require.Equal(t, http.StatusServiceUnavailable, res.Status, path)
-		require.Contains(t, res.String(), "The database of jobs does not answer right now.")
-		require.NotContains(t, res.String(), "not-shown")
-	}
 }

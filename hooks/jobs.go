@@ -31,6 +31,7 @@ func (g *groundwork) bindJobs() {
 	}
 	g.app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.jobs.start", Priority: priorityJobsStart, Func: func(e *core.ServeEvent) error {
+			g.warnOfForgottenPostgres()
 			client, err := jobs.New(g.app, g.workers, jobs.Config{DatabaseURL: g.cfg.JobsDatabaseURL, Workers: g.queueWorkers(), Log: g.log})
 			if err != nil {
 				return fmt.Errorf("open jobs: %w", err)
@@ -61,6 +62,16 @@ func (g *groundwork) bindJobs() {
 		e.Exclude = append(e.Exclude, jobs.FileName, jobs.FileName+"-wal", jobs.FileName+"-shm")
 		return e.Next()
 	})
+}
+
+// warnOfForgottenPostgres says what a missing variable leaves behind: nothing fails by
+// it, and what waited in Postgres is not done.
+func (g *groundwork) warnOfForgottenPostgres() {
+	var names int
+	if g.cfg.JobsDatabaseURL != "" || g.app.ConcurrentDB().Select("COUNT(*)").From("groundwork_installation").Row(&names) != nil || names == 0 {
+		return
+	}
+	g.log.Warn("JOBS_DATABASE_URL is not set, and the jobs of this data folder have been in Postgres before: what waits there is not done until it is set again")
 }
 
 func (g *groundwork) stopJobs() {

@@ -1,6 +1,8 @@
 package hooks_test
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 	"testing"
 	"time"
@@ -51,6 +53,9 @@ func TestSchedulesRefused(t *testing.T) {
 		"unknown request":    {map[string]any{"run": "later"}, "run", "Invalid value"},
 		"payload, a list":    {map[string]any{"payload": []int{1}}, "payload", "must be a JSON object"},
 		"payload, a text":    {map[string]any{"payload": "weekly"}, "payload", "must be a JSON object"},
+		"payload, a slip":    {map[string]any{"payload": `{"title": "T" "body": "B"}`}, "payload", `something is wrong just before "body": "B"}.`},
+		"payload, cut off":   {map[string]any{"payload": `{"title": "T"`}, "payload", "something is wrong just before the end."},
+		"no such person":     {notification(map[string]any{"audience": "users", "filter": nil, "users": []string{"ana@example.com"}}), "payload", `There is nobody with the id "ana@example.com"`},
 		"no payload":         {map[string]any{"payload": nil}, "payload", "at least one of push, email, sms and inbox"},
 		"unknown key":        {notification(map[string]any{"recipients": 3}), "payload", `The payload does not know "recipients". It knows template, title, body,`},
 		"unknown channel":    {notification(map[string]any{"channels": []string{"fax"}}), "payload", `"channels" in the payload has "fax". It knows push, email, sms and inbox.`},
@@ -73,6 +78,7 @@ func TestSchedulesRefused(t *testing.T) {
 		"webhook, no scheme":      {webhook(map[string]any{"url": "example.com/hook"}), "payload", "is not a web address"},
 		"webhook, a file":         {webhook(map[string]any{"url": "file:///etc/passwd"}), "payload", "is not a web address"},
 		"webhook, in the clear":   {webhook(map[string]any{"url": "http://example.com/hook"}), "payload", "must begin with https://"},
+		"webhook, http to here":   {webhook(map[string]any{"url": "http://localhost:8090/"}), "payload", "The address localhost:8090 leads into a private network"},
 		"webhook, loopback":       {webhook(map[string]any{"url": "https://127.0.0.1/hook"}), "payload", "127.0.0.1 leads into a private network"},
 		"webhook, IPv6 loopback":  {webhook(map[string]any{"url": "https://[::1]/hook"}), "payload", "leads into a private network"},
 		"webhook, mapped":         {webhook(map[string]any{"url": "https://[::ffff:10.0.0.1]/hook"}), "payload", "leads into a private network"},
@@ -80,7 +86,7 @@ func TestSchedulesRefused(t *testing.T) {
 		"webhook, localhost":      {webhook(map[string]any{"url": "https://localhost:8090/"}), "payload", "leads into a private network"},
 		"webhook, a local name":   {webhook(map[string]any{"url": "https://intranet/hook"}), "payload", "leads into a private network"},
 		"webhook, a short number": {webhook(map[string]any{"url": "https://127.1/hook"}), "payload", "leads into a private network"},
-		"webhook, a password":     {webhook(map[string]any{"url": "https://a:b@example.com/"}), "payload", "does not belong into the address"},
+		"webhook, a password":     {webhook(map[string]any{"url": "https://a:b@example.com/"}), "payload", "does not belong in the address"},
 		"webhook, no secret":      {map[string]any{"action": "webhook", "payload": map[string]any{"url": "https://example.com"}}, "secret", "Enter a secret"},
 		"webhook, a weak one":     {map[string]any{"action": "webhook", "payload": map[string]any{"url": "https://example.com"}, "secret": "short"}, "secret", "fewer than 16 characters"},
 
@@ -250,4 +256,22 @@ func TestScheduleEditedSwitchedOffDeleted(t *testing.T) {
 	n, err := x.CountRecords(notifications.CollectionNotifications)
 	require.NoError(t, err)
 	require.Zero(t, n)
+}
+
+// Whoever writes a payload is told its keys before there is a cron line, and can begin
+// with an example that is taken as it stands.
+func TestScheduleExamplesAreTaken(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	schedules.HandleIn(x.App, "cleanUp", func(context.Context, core.App, json.RawMessage) (string, error) { return "", nil })
+	for _, action := range []string{schedules.ActionNotification, schedules.ActionWebhook, schedules.ActionPurge, schedules.ActionBackup, schedules.ActionHandler} {
+		res := x.Send(http.MethodPost, "/api/schedules/explain", map[string]any{"action": action}, x.root)
+		require.Equal(t, http.StatusOK, res.Status, res.String())
+		require.NotEmpty(t, res.JSON(t)["keys"], action)
+		example, _ := res.JSON(t)["example"].(string)
+		res = x.Send(http.MethodPost, schedulesPath, weekly(map[string]any{"action": action, "payload": json.RawMessage(example), "secret": "0123456789abcdef"}), x.root)
+		require.Equal(t, http.StatusOK, res.Status, "%s: %s", action, res)
+	}
+	res := x.Send(http.MethodPost, "/api/schedules/explain", map[string]any{"action": schedules.ActionPurge, "cron": "0 0 9 * * sat"}, x.root)
+	require.Equal(t, http.StatusBadRequest, res.Status, res.String())
 }

@@ -1,6 +1,6 @@
+/// <reference path="types.d.ts" />
 // What Groundwork adds to PocketBase's JavaScript hooks. In a file of pb_hooks:
 //
-//   /// <reference path="../pb_data/types.d.ts" />
 //   /// <reference path="../pb_data/groundwork.d.ts" />
 
 /**
@@ -105,7 +105,7 @@ interface GroundworkJobOptions {
   queue?: "critical" | "default" | "bulk" | "maintenance"
   /** Not before; now if it is left out. */
   runAt?: Date | string
-  /** While a job of this kind and key is not finished, another one is not added. */
+  /** While a job of this kind and key is not finished, another one is not added; the id that it got is then nobody's (404). */
   uniqueKey?: string
   /** 1 (first) to 4 (last) in its queue; 2 if it is left out. */
   priority?: 1 | 2 | 3 | 4

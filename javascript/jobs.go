@@ -148,6 +148,9 @@ func checkKind(kind string) error {
 var optionNames = []string{"maxAttempts", "owner", "priority", "queue", "runAt", "uniqueKey"}
 
 func jobOptions(options map[string]any) (o jobs.Options, err error) {
+	if _, isApp := options["runInTransaction"]; isApp {
+		return o, errors.New("the app comes after the options: $jobs.enqueue(kind, args, {}, app)")
+	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		value := options[name]
 		if value == nil {

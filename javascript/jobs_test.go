@@ -148,6 +148,7 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
 	vm := runtime(app)
+	require.NoError(t, vm.Set("$app", app))
 	for script, sentence := range map[string]string{
 		`$jobs.enqueue("", {})`:                                   "needs a kind",
 		`$jobs.enqueue("notification.plan", {})`:                  "Groundwork's own",
@@ -155,6 +156,7 @@ func TestJobsOfScriptsRefused(t *testing.T) {
 		`$jobs.enqueue("shop.a", {}, {runAt: "soon"})`:            "runAt is no time",
 		`$jobs.enqueue("shop.a", {}, {runAt: new Date(NaN)})`:     "runAt is no time",
 		`$jobs.enqueue("shop.a", {}, {runAt: new Date(8.64e15)})`: "in the year 275760",
+		`$jobs.enqueue("shop.a", {}, $app)`:                       "the app comes after the options",
 		`$jobs.enqueue("shop.a", {}, "bulk")`:                     "the options are an object",
 		`$jobs.enqueue("shop.a", "text")`:                         "neither an object nor a list",
 		`$jobs.enqueue("shop.a", {}, {priority: 9})`:              "from 1 (first) to 4",

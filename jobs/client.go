@@ -195,12 +195,12 @@ func (c *Client) Stop(ctx context.Context) error {
 type errorLog struct{ log *slog.Logger }
 
 func (l errorLog) HandleError(_ context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	l.log.Error("job failed", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "error", redact.String(err.Error()))
+	l.log.Error("job failed", "kind", job.Kind, "queue", plainQueue(job.Queue), "attempt", job.Attempt, "error", redact.String(err.Error()))
 	return nil
 }
 
 func (l errorLog) HandlePanic(_ context.Context, job *rivertype.JobRow, panicVal any, trace string) *river.ErrorHandlerResult {
-	l.log.Error("job panicked", "kind", job.Kind, "queue", job.Queue, "attempt", job.Attempt, "panic", redact.String(fmt.Sprint(panicVal)), "stack", trace)
+	l.log.Error("job panicked", "kind", job.Kind, "queue", plainQueue(job.Queue), "attempt", job.Attempt, "panic", redact.String(fmt.Sprint(panicVal)), "stack", trace)
 	return nil
 }
 

@@ -85,7 +85,7 @@ func (p *process) start(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	p.loops.Go(func() {
-		says := trouble{log: p.log, begins: "The jobs database cannot be used. Jobs are kept in the outbox, and it is tried again.", ends: "The jobs database can be used now."}
+		says := trouble{log: p.log, begins: "The jobs database cannot be used. " + p.meanwhile() + ", and it is tried again.", ends: "The jobs database can be used now."}
 		for first := true; ; first = false {
 			err := p.open(run)
 			says.tell(run, err)
@@ -100,9 +100,17 @@ func (p *process) start(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(firstLook):
-		p.log.Warn("The jobs database takes long to answer. Jobs are kept in the outbox until it does.")
+		p.log.Warn("The jobs database takes long to answer. " + p.meanwhile() + " until it does.")
 	}
 	return nil
+}
+
+// meanwhile is what happens without the database.
+func (p *process) meanwhile() string {
+	if p.node.kind == nodeWorker {
+		return "This worker takes nothing"
+	}
+	return "Jobs are kept in the outbox"
 }
 
 // open makes the tables, and starts what runs until run ends.

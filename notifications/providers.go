@@ -610,6 +610,9 @@ func (row *providerRow) sentence(sentence string) string {
 	if row.source == SourceEnvironment && row.channel == ProviderWebPush {
 		hint = "Its keys were made by this server; WEBPUSH_SUBJECT and WEBPUSH_PRIVATE_HOSTS are read at the start."
 	}
+	if strings.HasPrefix(sentence, noWorker) || strings.HasPrefix(sentence, jobsUnreachable) {
+		hint = "" // nothing is wrong with its variables
+	}
 	if hint == "" || strings.Contains(sentence, hint) {
 		return sentence
 	}

@@ -171,7 +171,7 @@ const takersTimeout = 5 * time.Second
 
 func (r *Remote) nobodySentence(ch ProviderChannel, work Work) string {
 	variables := environmentVariables(ch)
-	s := "No worker is running that has this provider, and this server was started with --no-workers: start \"groundwork worker\" with JOBS_DATABASE_URL and the same variables " + variables + "."
+	s := noWorker + ", and this server was started with --no-workers: start \"groundwork worker\" with JOBS_DATABASE_URL and the same variables " + variables + "."
 	switch host, otherQueue := r.others(work); {
 	case otherQueue:
 		s += " The one on " + host + " does not take the queue " + work.Queue + "."
@@ -202,6 +202,8 @@ func (p *Providers) unlessNobody(ctx context.Context, cfg ProviderConfig) Outcom
 	}
 	return Outcome{Kind: Accepted}
 }
+
+const noWorker = "No worker is running that has this provider"
 
 const jobsUnreachable = "The database of the jobs (JOBS_DATABASE_URL) cannot be reached, and with it no worker."
 

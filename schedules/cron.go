@@ -55,6 +55,9 @@ var cronFields = [5]struct{ name, place, values string }{
 	{"day of the week", "fifth", "0 to 7 (0 and 7 are Sunday), or sun to sat"},
 }
 
+// plainWords is what somebody writes who has not met cron: "every day at 9", "9:00".
+var plainWords = regexp.MustCompile(`(?i)^\p{L}|[0-9]:[0-9]{2}|[0-9] ?[ap]m\b`)
+
 var fieldParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
 // ParseCron reads a cron line. The error is a [*CronError].
@@ -79,6 +82,8 @@ func ParseCron(expr string) (*Cron, error) {
 	}
 	parts := strings.Fields(text)
 	switch n := len(parts); {
+	case plainWords.MatchString(text):
+		return nil, cronError("Words are not understood here. Write 0 9 * * * for every day at 09:00, 0 9 * * sat for every Saturday at 09:00, 0 9 1 * * for the 1st of every month.")
 	case n == 6 || n == 7:
 		return nil, cronError("This has %d fields. There are five here: minute, hour, day of the month, month, day of the week. Seconds are not supported: leave the first field out.", n)
 	case n != 5:

@@ -122,7 +122,7 @@ func (handlerAction) read(app core.App, raw string) (name string, args json.RawM
 
 func knownHandlers(known []string) string {
 	if len(known) == 0 {
-		return "None is registered: register one in Go with schedules.Handle, or in pb_hooks."
+		return "None is registered: register one with $jobs.on in a file of pb_hooks, or in Go with schedules.Handle, and start the server again."
 	}
 	return "There is " + list(known, "and") + "."
 }

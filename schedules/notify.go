@@ -180,6 +180,9 @@ func (a notifyAction) check(app core.App, s *Schedule, c checking) error {
 	if err != nil {
 		return err
 	}
+	if err := allThere(app, n.GetStringSlice("users")); err != nil {
+		return err
+	}
 	if err := n.Check(app, c.now); err != nil {
 		return asSentence(err)
 	}
@@ -191,6 +194,27 @@ func (a notifyAction) check(app core.App, s *Schedule, c checking) error {
 	n.SetAction(notifications.ActionSend)
 	if _, err := n.Take(app, c.now); err != nil {
 		return asSentence(err)
+	}
+	return nil
+}
+
+// allThere refuses people who do not exist, which a run would only find out at night.
+func allThere(app core.App, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	users, err := notifications.UsersCollection(app)
+	if err != nil {
+		return err
+	}
+	found, err := app.FindRecordsByIds(users, ids)
+	if err != nil {
+		return fmt.Errorf("find people of a schedule: %w", err)
+	}
+	for _, id := range ids {
+		if !slices.ContainsFunc(found, func(r *core.Record) bool { return r.Id == id }) {
+			return sentence("There is nobody with the id %q. Write ids as they are in the list of %s, not names or e-mail addresses.", id, users.Name)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package schedules
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,9 @@ func readPayload(raw string, keys []Key) *payload {
 	}
 	d := json.NewDecoder(strings.NewReader(raw))
 	if err := d.Decode(&p.values); err != nil || !strings.HasPrefix(raw, "{") {
+		if at := brokenAt(raw); at != "" {
+			p.fail("The payload is not JSON: something is wrong just before %s. Look for a comma too many, or a quote or comma that is missing.", at)
+		}
 		p.fail("The payload must be a JSON object, such as {%q: …}.", keys[0].Name)
 		return p
 	}
@@ -51,6 +55,24 @@ func readPayload(raw string, keys []Key) *payload {
 		p.fail("The payload does not know %s. It knows %s.", list(unknown, "and"), list(known, "and"))
 	}
 	return p
+}
+
+// brokenAt is where an object with a slip in it, which arrives as a text, stops being
+// JSON; empty for what was never meant to be an object.
+func brokenAt(raw string) string {
+	var text string
+	var slip *json.SyntaxError
+	if json.Unmarshal([]byte(raw), &text) != nil || !strings.HasPrefix(strings.TrimSpace(text), "{") || !errors.As(json.Unmarshal([]byte(text), new(any)), &slip) {
+		return ""
+	}
+	rest := strings.TrimSpace(text[max(slip.Offset-1, 0):])
+	if rest == "" || slip.Offset >= int64(len(text)) {
+		return "the end"
+	}
+	if short := []rune(rest); len(short) > 20 {
+		rest = string(short[:20]) + "…"
+	}
+	return rest
 }
 
 func (p *payload) fail(format string, args ...any) {

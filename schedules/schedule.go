@@ -168,7 +168,7 @@ func takeSecret(box notifications.SecretBox, s *Schedule, stored string) error {
 		}
 	}
 	if len(given) < minSecret {
-		return refusal("secret", "too_short", fmt.Sprintf("A secret of fewer than %d characters can be guessed: make one with openssl rand -hex 32.", minSecret))
+		return refusal("secret", "too_short", fmt.Sprintf("A secret of fewer than %d characters can be guessed: a password manager makes a longer one, or openssl rand -hex 32.", minSecret))
 	}
 	sealed, err := box.Seal(secretPurpose(s.Id), []byte(given))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
@@ -84,7 +85,7 @@ func (r *Runner) check(app core.App, s *Schedule) (*Cron, error) {
 		return nil, err
 	}
 	if s.Action() == ActionWebhook && s.GetString("secret") == "" {
-		errs["secret"] = validation.NewError("required", "Enter a secret: whoever gets the call checks with it that the call is yours. Make one with openssl rand -hex 32.")
+		errs["secret"] = validation.NewError("required", "Enter a secret of 16 characters or more: whoever gets the call checks with it that the call is yours. A password manager makes one, or openssl rand -hex 32.")
 	}
 	if len(errs) > 0 {
 		return nil, errs
@@ -156,11 +157,26 @@ type Explained struct {
 	Description string        `json:"description"`
 	NextRuns    []UpcomingRun `json:"nextRuns"`
 	Timezone    string        `json:"timezone"`
-	Keys        []Key         `json:"keys"` // of the payload, for the action that was named
+	Keys        []Key         `json:"keys"`    // of the payload, for the action that was named
+	Example     string        `json:"example"` // a payload to begin with
 }
 
-// Explain says in plain words when a line runs. The error is [validation.Errors].
+// examples are payloads to begin with.
+var examples = map[string]string{
+	ActionNotification: `{"title": "News of the week", "body": "Look what is new.", "channels": ["inbox", "email"], "audience": "filter", "filter": "verified = true"}`,
+	ActionWebhook:      `{"url": "https://example.com/hook", "body": {"from": "our schedule"}}`,
+	ActionPurge:        `{"what": ["notifications", "devices"], "olderThanDays": 90}`,
+	ActionBackup:       `{"name": "nightly", "keep": 7}`,
+	ActionHandler:      `{"handler": "cleanUp", "args": {"days": 30}}`,
+}
+
+// Explain says in plain words when a line runs. Without a line it says what there is to
+// say about the action. The error is [validation.Errors].
 func (r *Runner) Explain(cron, timezone, action string) (*Explained, error) {
+	explained := &Explained{NextRuns: []UpcomingRun{}, Keys: Keys(action), Example: examples[action]}
+	if strings.TrimSpace(cron) == "" && action != "" {
+		return explained, nil
+	}
 	errs := validation.Errors{}
 	if err := CheckTimezone(timezone); err != nil {
 		errs["timezone"] = validation.NewError("timezone", err.Error())
@@ -176,7 +192,8 @@ func (r *Runner) Explain(cron, timezone, action string) (*Explained, error) {
 	if zone == nil {
 		zone = notifications.DefaultZone(r.app)
 	}
-	return &Explained{Description: c.Words(zone), NextRuns: Upcoming(c, r.o.Now(), zone), Timezone: zone.String(), Keys: Keys(action)}, nil
+	explained.Description, explained.NextRuns, explained.Timezone = c.Words(zone), Upcoming(c, r.o.Now(), zone), zone.String()
+	return explained, nil
 }
 
 // Forget drops what is known of a schedule that is deleted, in its transaction.

@@ -77,16 +77,17 @@ func (webhookAction) read(r *Runner, raw string) (to *url.URL, body []byte, err 
 	if port == "" {
 		port = map[string]string{"https": "443", "http": "80"}[to.Scheme]
 	}
-	switch {
-	case to.User != nil:
-		return nil, nil, sentence("A user name or password does not belong into the address: the call is signed with the secret.")
-	case to.Scheme == "http" && (r.o.Private == nil || !r.o.Private(to.Hostname(), port)):
-		return nil, nil, sentence("The address must begin with https://: without encryption the call can be read on its way.")
+	if to.User != nil {
+		return nil, nil, sentence("A user name or password does not belong in the address: the call is signed with the secret.")
 	}
+	// Before the scheme: https alone would not help an address that is refused.
 	if r.o.CheckHost != nil {
 		if err := r.o.CheckHost(to.Hostname(), port); err != nil {
-			return nil, nil, sentence("%s %v. Such addresses are not called, unless WEBHOOK_PRIVATE_HOSTS has them.", to.Host, err)
+			return nil, nil, sentence("The address %s %v. Such addresses are not called, unless WEBHOOK_PRIVATE_HOSTS has them.", to.Host, err)
 		}
+	}
+	if to.Scheme == "http" && (r.o.Private == nil || !r.o.Private(to.Hostname(), port)) {
+		return nil, nil, sentence("The address must begin with https://: without encryption the call can be read on its way.")
 	}
 	to.Fragment = ""
 	return to, body, nil

@@ -120,8 +120,9 @@ var notPublic = func() []netip.Prefix {
 // embedded are the ranges whose addresses carry an IPv4 address that they lead to,
 // and the byte at which it begins.
 var embedded = map[netip.Prefix]int{
-	netip.MustParsePrefix("64:ff9b::/96"): 12, // NAT64
-	netip.MustParsePrefix("2002::/16"):    2,  // 6to4
+	netip.MustParsePrefix("64:ff9b::/96"):    12, // NAT64
+	netip.MustParsePrefix("::ffff:0:0:0/96"): 12, // IPv4-translated
+	netip.MustParsePrefix("2002::/16"):       2,  // 6to4
 }
 
 func isPublic(ip netip.Addr) bool {

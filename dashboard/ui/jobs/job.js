@@ -2,7 +2,15 @@
 // with it. Secrets are not in what the server shows.
 import { button, dialog } from "../dialog.js";
 import { closeModal, done, request, store, t, when } from "../pocketbase.js";
-import { states, titleOf } from "./words.js";
+import { queueName, states, titleOf } from "./words.js";
+
+// rowOf finds a job's row in the list.
+export const rowOf = (id) => `tr[data-job="${id}"]`;
+
+// refocus gives the keyboard back to what was made anew meanwhile, unless it is elsewhere.
+export function refocus(selector) {
+  if (document.activeElement === document.body) document.querySelector(selector)?.focus({ preventScroll: true });
+}
 
 export async function openJob(id, changed) {
   const data = store({ job: null, busy: "", error: "" });
@@ -33,13 +41,13 @@ export async function openJob(id, changed) {
     return t.div({ "html-data-job-detail": job.id },
       t.table({ className: "responsive-table" }, t.tbody(null, ...[
         line("State", t.span({ className: `label ${states[job.state]?.className ?? ""}` }, states[job.state]?.text ?? job.state)),
-        line("Id", job.id), line("Kind", job.kind), line("Queue", `${job.queue}, priority ${job.priority}`),
+        line("Id", job.id), line("Kind", job.kind), line("Queue", `${queueName(job.queue)}, priority ${job.priority}`),
         line("Attempts", `${job.attempt} of ${job.maxAttempts}`), line("Host", job.host),
         line("Added", when(job.created)), line("Not before", job.runAt && new Date(job.runAt) - new Date(job.created) > 1000 ? when(job.runAt) : ""),
         line("Began", job.startedAt && when(job.startedAt)), line("Ended", job.finishedAt && when(job.finishedAt)),
       ].filter(Boolean))),
       ...[code("What it was given", job.args), code("Result", job.result)].filter(Boolean).flat(),
-      job.errors.length > 0 && t.h6({ className: "m-t-base m-b-5" }, "What went wrong"),
+      job.errors.length ? t.h6({ className: "m-t-base m-b-5" }, "What went wrong") : null,
       ...job.errors.map((e) => t.div({ className: "alert danger m-b-5" }, t.strong(null, `Attempt ${e.attempt}, `, when(e.at)), t.div(null, e.error))));
   };
   const can = (...among) => data.job && among.includes(data.job.state);
@@ -48,6 +56,7 @@ export async function openJob(id, changed) {
     title: () => titleOf(data.job?.kind ?? "") || "Job",
     size: "lg",
     scrolls: true,
+    closed: () => setTimeout(() => refocus(rowOf(id)), 100), // after the dialog has looked for the row that was clicked
     content: [content, () => data.error && t.div({ className: "alert danger m-t-base", role: "alert" }, data.error)],
     buttons: [
       button({ text: "Close", className: "transparent m-r-auto", onclick: () => closeModal(element) }),

@@ -32,3 +32,18 @@ const titles = {
 
 // titleOf says what a job does; what is not ours is called by its kind.
 export const titleOf = (kind) => titles[kind] ?? kind;
+
+// detailOf stands under it, and does not say the same again.
+export const detailOf = (job) => titles[job.kind] ? `${job.kind} · ${job.id}` : job.id;
+
+// The queues that can be paused, from the most to the least urgent. Postgres has others
+// beside them.
+export const queues = ["critical", "default", "bulk", "maintenance"];
+
+// queueName calls the queues between a server and its workers, which are named after
+// what a provider is set to, by what they are for.
+export function queueName(name) {
+  const [queue, provider] = name.split("_at_");
+  if (provider) return `${queue}, for workers (${provider.replace(/_[0-9a-f]+$/, "").replaceAll("_", " ")})`;
+  return name === "results" ? "what workers report" : name;
+}

@@ -21,24 +21,32 @@ export function start() {
 }
 
 function form({ panel }) {
-  const data = store({ id: "", cron: "", timezone: "", action: "", description: "", next: [], keys: [], zone: "", errors: [], runs: null, busy: false, refused: "" });
-  let timer, asked = 0;
+  const data = store({ id: "", cron: "", timezone: "", action: "", description: "", next: [], keys: [], example: "", zone: "", errors: [], runs: null, busy: false, refused: "" });
+  let timer, asked = 0, opened = false; // opened stays while what it says changes
 
   const explain = async () => {
     const number = ++asked;
     const { cron, timezone, action } = data;
-    if (!cron) {
+    if (!cron && !action) {
       Object.assign(data, { description: "", next: [], errors: [], keys: [] });
       return;
     }
     try {
       const answer = await (await request("/api/schedules/explain", "POST", { cron, timezone, action })).json();
-      if (number === asked) Object.assign(data, { description: answer.description, next: answer.nextRuns, zone: answer.timezone, keys: answer.keys || [], errors: [] });
+      if (number === asked) Object.assign(data, { description: answer.description, next: answer.nextRuns, zone: answer.timezone, keys: answer.keys || [], example: answer.example, errors: [] });
     } catch (error) {
       if (number !== asked) return; // somebody typed on
+      keysOf(action, number);
       const sentences = Object.values(error.fields || {}).map((field) => field.message);
       Object.assign(data, { description: "", next: [], errors: sentences.length ? sentences : [error.message] });
     }
+  };
+
+  // A line that cannot be read is no reason to say nothing about the payload.
+  const keysOf = async (action, number) => {
+    if (!action) return;
+    const answer = await request("/api/schedules/explain", "POST", { action }).then((r) => r.json()).catch(() => ({}));
+    if (number === asked) Object.assign(data, { keys: answer.keys || [], example: answer.example });
   };
 
   const look = async () => {
@@ -82,19 +90,20 @@ function form({ panel }) {
       t.p({ className: "txt-hint m-b-0" }, "The next runs on that clock:"),
       t.ol({ className: "groundwork-next m-t-0" }, ...data.next.map((run) => t.li(null, run.local))));
   };
-  const payload = () => data.keys.length > 0 && t.details({ className: "m-b-sm" },
-    t.summary(null, "What the payload may have"),
-    t.ul(null, ...data.keys.map((key) => t.li(null, t.code(null, key.name), `: ${key.help}`))));
+  const payload = () => data.keys.length ? t.details({ className: "m-b-sm", open: opened, ontoggle: (e) => (opened = e.target.open) },
+    t.summary(null, "What the payload may have, with an example"),
+    t.pre({ style: "white-space: pre-wrap" }, t.code(null, JSON.stringify(JSON.parse(data.example), null, 2))),
+    t.ul(null, ...data.keys.map((key) => t.li(null, t.code(null, key.name), `: ${key.help}`)))) : null;
   const runs = () => {
     if (!data.id) return null;
     if (!data.runs?.length) return t.p({ className: "txt-hint" }, data.runs ? "It has not run yet." : "");
     return t.table({ className: "responsive-table" },
       t.thead(null, t.tr(null, ...["When", "Why", "What became of it", "Output"].map((head) => t.th({ scope: "col" }, head)))),
       t.tbody(null, ...data.runs.map((run) => t.tr(null,
-        t.td({ className: "txt-nowrap" }, clock(run.dueAt, data.zone)),
-        t.td(null, words[run.cause] || run.cause),
-        t.td(null, t.span({ className: `label ${labels[run.status] || ""}` }, words[run.status] || run.status), run.attempt > 1 ? ` at attempt ${run.attempt}` : ""),
-        t.td({ style: "white-space: pre-wrap; overflow-wrap: anywhere" }, [run.error, run.output].filter(Boolean).join("\n"))))));
+        t.td({ className: "txt-nowrap", "html-data-name": "When" }, clock(run.dueAt, data.zone)),
+        t.td({ "html-data-name": "Why" }, words[run.cause] || run.cause),
+        t.td({ "html-data-name": "What became of it" }, t.span({ className: `label ${labels[run.status] || ""}` }, words[run.status] || run.status), run.attempt > 1 ? ` at attempt ${run.attempt}` : ""),
+        t.td({ style: "white-space: pre-wrap; overflow-wrap: anywhere", "html-data-name": "Output" }, [run.error, run.output].filter(Boolean).join("\n"))))));
   };
 
   const element = t.section({ className: "groundwork-schedule m-b-base", ariaLabel: "When it runs" },
