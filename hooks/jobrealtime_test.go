@@ -9,7 +9,6 @@ import (
 	"github.com/pocketbase/pocketbase/tools/subscriptions"
 	"github.com/stretchr/testify/require"
 
-	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
 	"github.com/groundworkhq/groundwork/jobs"
 )
