@@ -94,20 +94,41 @@ func (w runWorker) Work(ctx context.Context, job *jobs.Job[RunArgs]) error {
 		if after <= 0 {
 			after = retryWaits[min(c.attempt, len(retryWaits))-1]
 		}
-		err = r.postpone(c, again.Error(), after)
-		if err == nil {
-			return jobs.Snooze(after)
+		if err := r.store(ctx, c, func() error { return r.postpone(c, again.Error(), after) }); err != nil {
+			return err
 		}
-	} else {
-		err = r.finish(c, output, err)
+		return jobs.Snooze(after)
 	}
-	if err != nil {
-		// The database takes nothing at the moment. What was done is not done again as
-		// long as this process lives: it keeps trying to say so.
+	failure := err
+	return r.store(ctx, c, func() error { return r.finish(c, output, failure) })
+}
+
+const (
+	// storeEvery is how often the end of a run is tried to be stored, storeFor for how
+	// long when it is not the disk that has no room for it.
+	storeEvery = 2 * time.Second
+	storeFor   = time.Minute
+)
+
+// store stores what came of an attempt. While the database takes nothing it keeps
+// trying, and the run counts as being worked: what was done must not be done again
+// because that cannot be said.
+func (r *Runner) store(ctx context.Context, c *call, do func() error) error {
+	for began := time.Now(); ; {
+		err := do()
+		if err == nil {
+			return nil
+		}
 		r.o.Log.Error(logRunTrouble, "run", c.run, "error", err)
-		return err
+		if r.nearlyFull() == nil && time.Since(began) > storeFor {
+			return err
+		}
+		select {
+		case <-time.After(storeEvery):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	return nil
 }
 
 // attempt makes one attempt. It returns when the time is up, even if the action does
@@ -172,7 +193,7 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 			return nil
 		}
 		end := func(status, why string) error {
-			return r.store(txApp, s, record, status, "", why)
+			return r.end(txApp, s, record, status, "", why)
 		}
 		switch full := r.nearlyFull(); {
 		case !s.Enabled() && record.GetString("cause") != CauseManual:
@@ -251,17 +272,17 @@ func (r *Runner) postpone(c *call, why string, after time.Duration) error {
 func (r *Runner) finish(c *call, output string, failure error) error {
 	return r.change(c, func(txApp core.App, s *Schedule, record *core.Record) error {
 		if failure == nil {
-			return r.store(txApp, s, record, StatusOK, output, "")
+			return r.end(txApp, s, record, StatusOK, output, "")
 		}
 		why := failure.Error()
-		if err := r.store(txApp, s, record, StatusFailed, output, why); err != nil {
+		if err := r.end(txApp, s, record, StatusFailed, output, why); err != nil {
 			return err
 		}
 		return r.alert(txApp, s, why)
 	})
 }
 
-func (r *Runner) store(txApp core.App, s *Schedule, record *core.Record, status, output, why string) error {
+func (r *Runner) end(txApp core.App, s *Schedule, record *core.Record, status, output, why string) error {
 	record.Set("status", status)
 	record.Set("output", short(output, 10000))
 	record.Set("error", short(why, 2000))
