@@ -1,12 +1,13 @@
 package e2e
 
 import (
-	"fmt"
+	"context"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pocketbase/dbx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/groundworkhq/groundwork/bench/process"
@@ -15,8 +16,8 @@ import (
 )
 
 // TestSchedulesRunOnceInThreeProcessesOnPostgres lets three servers, that are one
-// installation with its jobs in Postgres, see the same minute. The next one comes after
-// the kill of the one that leads.
+// installation with its jobs in Postgres, see at once what came while none was there;
+// and, after the kill of the one that leads, the same minute.
 func TestSchedulesRunOnceInThreeProcessesOnPostgres(t *testing.T) {
 	t.Parallel()
 	database := pgtest.New(t).Database(t)
@@ -27,91 +28,121 @@ func TestSchedulesRunOnceInThreeProcessesOnPostgres(t *testing.T) {
 	var servers []*process.Server
 	for range 3 {
 		s := &process.Server{Binary: buildBinary(t), Dir: dir, Env: env}
-		require.NoError(t, s.Start())
 		t.Cleanup(s.Kill)
-		require.NoError(t, s.SignIn())
 		servers = append(servers, s)
 	}
+	s := servers[0]
+	require.NoError(t, s.Start())
+	require.NoError(t, s.SignIn())
 	people := []string{"ana@example.com", "bo@example.com", "cy@example.com"}
 	for _, address := range people {
-		require.NoError(t, servers[0].Call(http.MethodPost, "/api/collections/users/records",
+		require.NoError(t, s.Call(http.MethodPost, "/api/collections/users/records",
 			map[string]any{"email": address, "password": "groundwork-test", "passwordConfirm": "groundwork-test", "verified": true}, &struct{}{}))
 	}
+	const never = "0 3 29 2 *"
 	var letter struct{ ID string }
-	require.NoError(t, servers[0].Call(http.MethodPost, "/api/collections/schedules/records", map[string]any{"name": "Letter", "cron": "* * * * *", "timezone": "UTC",
+	require.NoError(t, s.Call(http.MethodPost, "/api/collections/schedules/records", map[string]any{"name": "Letter", "cron": never, "timezone": "UTC",
 		"action": "notification", "enabled": true, "payload": map[string]any{"title": "Now", "body": "It is time.", "channels": []string{"email"}, "audience": "everyone", "maxRecipients": 10}}, &letter))
 	ids := []string{letter.ID}
-	for i := range 4 {
-		ids = append(ids, makeHook(t, servers[i%3], "* * * * *", c.URL))
+	for range 4 {
+		ids = append(ids, makeHook(t, s, never, c.URL))
+	}
+	s.Kill()
+	require.NoError(t, s.WithDB(func(db *dbx.DB) error {
+		_, err := db.Update("schedules", dbx.Params{"nextRunAt": time.Now().UTC().Add(-time.Second).Format("2006-01-02 15:04:05.000Z")}, nil).Execute()
+		return err
+	}))
+
+	starts := make(chan error)
+	for _, s := range servers {
+		go func() { starts <- s.Start() }()
+	}
+	for range servers {
+		require.NoError(t, <-starts)
+	}
+	for _, s := range servers {
+		require.NoError(t, s.SignIn())
 	}
 
-	// The runs that there are, once each schedule has so many that are done.
-	ran := func(s *process.Server, least int) (all []scheduleRun, letters int) {
+	// once waits until each schedule has so many runs that are done, and sees that each
+	// is for a time of its own and was done once.
+	once := func(s *process.Server, least int) {
 		t.Helper()
+		var hooks []scheduleRun
+		letters := 0
 		require.Eventually(t, func() bool {
-			all, letters = nil, 0
+			hooks, letters = nil, 0
 			for _, id := range ids {
 				runs := scheduleRuns(t, s, id)
-				done := 0
 				for _, run := range runs {
-					if run.Status == "ok" {
-						done++
+					if run.Status == "queued" || run.Status == "running" {
+						return false
 					}
 				}
-				if done < least || done < len(runs) {
+				if len(runs) < least {
 					return false
 				}
 				if id == letter.ID {
-					letters = done
+					letters = len(runs)
+				} else {
+					hooks = append(hooks, runs...)
 				}
-				all = append(all, runs...)
 			}
 			return mails.Total() >= letters*len(people)
 		}, patience, 100*time.Millisecond)
-		return all, letters
-	}
-	// Each run is for a minute of its own, and was done once.
-	once := func(s *process.Server, least int) {
-		t.Helper()
-		all, letters := ran(s, least)
 		due, calls := map[string]int{}, map[string]int{}
 		for _, run := range c.ledger() {
 			calls[run]++
 		}
-		for i, run := range all {
-			require.Equal(t, "due", run.Cause, "%+v", run)
+		for _, run := range hooks {
+			require.Equal(t, "ok", run.Status, "%+v", run)
 			require.Equal(t, 1, run.Attempt, "%+v", run)
-			if i >= letters { // those of the webhooks
-				require.Equal(t, 1, calls[run.ID], "%+v", run)
-			}
-			due[run.Schedule+run.DueAt]++
+			require.Equal(t, 1, calls[run.ID], "%+v", run)
+			due[run.Schedule+" "+run.DueAt]++
 		}
-		for minute, n := range due {
-			require.Equal(t, 1, n, minute)
+		now := scheduleRuns(t, s, letter.ID) // a minute may have begun since
+		for _, run := range now {
+			due[run.Schedule+" "+run.DueAt]++
+		}
+		for at, n := range due {
+			require.Equal(t, 1, n, at)
 		}
 		for _, address := range people {
-			require.GreaterOrEqual(t, len(mails.To(address)), letters)
-			require.LessOrEqual(t, len(mails.To(address)), len(scheduleRuns(t, s, letter.ID)), address) // a minute may have begun since
+			require.GreaterOrEqual(t, len(mails.To(address)), letters, address)
+			require.LessOrEqual(t, len(mails.To(address)), len(now), address)
 		}
 	}
-	once(servers[0], 1)
+	once(servers[1], 1)
+	require.Len(t, c.ledger(), 4)
 
 	conn, err := pgx.Connect(t.Context(), database)
 	require.NoError(t, err)
-	defer func() { _ = conn.Close(t.Context()) }()
-	var leader int
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	var leader *process.Server
 	require.Eventually(t, func() bool {
-		return conn.QueryRow(t.Context(), "SELECT pid FROM groundwork_nodes JOIN river_leader ON leader_id = groundwork_nodes.id").Scan(&leader) == nil
-	}, patience, 100*time.Millisecond)
-	var others []*process.Server
-	for _, s := range servers {
-		if s.PID() == leader {
-			s.Kill()
-			continue
+		var pid int
+		if conn.QueryRow(t.Context(), "SELECT pid FROM groundwork_nodes JOIN river_leader ON leader_id = groundwork_nodes.id").Scan(&pid) != nil {
+			return false // the one that was killed above, or none yet
 		}
-		others = append(others, s)
+		for _, s := range servers {
+			if s.PID() == pid {
+				leader = s
+			}
+		}
+		return leader != nil
+	}, patience, 100*time.Millisecond)
+	leader.Kill()
+	for _, id := range ids {
+		for _, s := range servers {
+			if s != leader {
+				require.NoError(t, s.Call(http.MethodPatch, "/api/collections/schedules/records/"+id, map[string]any{"cron": "* * * * *"}, &struct{}{}))
+				break
+			}
+		}
 	}
-	require.Len(t, others, 2, fmt.Sprintf("the leader %d is one of them", leader))
-	once(others[0], 2)
-	once(others[1], 2)
+	require.NoError(t, leader.Start())
+	require.NoError(t, leader.SignIn())
+	for _, s := range servers {
+		once(s, 2)
+	}
 }

@@ -153,6 +153,10 @@ func (r *Runner) keepBack(s *Schedule, full error) {
 		return
 	}
 	r.keptBack[s.Id] = keptBack{due, full.Error()}
+	r.logKeptBack(s, full)
+}
+
+func (r *Runner) logKeptBack(s *Schedule, full error) {
 	r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
 }
 
@@ -168,7 +172,9 @@ func (r *Runner) whyKeptBack(id string, due time.Time) string {
 
 // claim makes the run of a schedule that is due, unless another process has.
 func (r *Runner) claim(id string, full error) error {
-	return r.app.RunInTransaction(func(txApp core.App) error {
+	var failed *Schedule
+	err := r.app.RunInTransaction(func(txApp core.App) error {
+		failed = nil
 		record, err := txApp.FindRecordById(Collection, id)
 		if err != nil {
 			return nil // deleted meanwhile
@@ -218,7 +224,7 @@ func (r *Runner) claim(id string, full error) error {
 			run.status, run.why = StatusFailed, full.Error()
 			s.Set("owed", true)
 			s.Set("lastRunAt", dateTime(now))
-			r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
+			failed = s
 		} else if before, err := unfinished(txApp, s.Id); err != nil {
 			return err
 		} else if before != nil {
@@ -236,6 +242,10 @@ func (r *Runner) claim(id string, full error) error {
 		}
 		return r.save(txApp, record)
 	})
+	if err == nil && failed != nil {
+		r.logKeptBack(failed, full)
+	}
+	return err
 }
 
 // lateAfter is how late a run is that makes up for one. The tick itself comes within a
