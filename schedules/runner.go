@@ -173,7 +173,7 @@ func (r *Runner) whyKeptBack(id string, due time.Time) string {
 // claim makes the run of a schedule that is due, unless another process has.
 func (r *Runner) claim(id string, full error) error {
 	var failed *Schedule
-	err := r.app.RunInTransaction(func(txApp core.App) error {
+	err := r.transact(func(txApp core.App) error {
 		failed = nil
 		record, err := txApp.FindRecordById(Collection, id)
 		if err != nil {
@@ -246,6 +246,17 @@ func (r *Runner) claim(id string, full error) error {
 		r.logKeptBack(failed, full)
 	}
 	return err
+}
+
+// transact runs do in a transaction that waits for those of other processes. One that
+// reads before it writes would be refused when another process has written in between.
+func (r *Runner) transact(do func(txApp core.App) error) error {
+	return r.app.RunInTransaction(func(txApp core.App) error {
+		if _, err := txApp.DB().NewQuery("DELETE FROM {{groundwork_notices}} WHERE FALSE").Execute(); err != nil {
+			return fmt.Errorf("begin to write: %w", err)
+		}
+		return do(txApp)
+	})
 }
 
 // lateAfter is how late a run is that makes up for one. The tick itself comes within a

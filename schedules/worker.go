@@ -167,7 +167,7 @@ func (r *Runner) attempt(ctx context.Context, c *call) (string, error) {
 // begin marks a run as running. Nothing is to be done when it returns no call; wait
 // says that another process works on it, for all that is known.
 func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
-	err = r.app.RunInTransaction(func(txApp core.App) error {
+	err = r.transact(func(txApp core.App) error {
 		c, wait = nil, 0
 		record, err := txApp.FindRecordById(CollectionRuns, id)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -231,7 +231,7 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 
 // change stores what became of a run, unless it was deleted meanwhile.
 func (r *Runner) change(c *call, do func(txApp core.App, s *Schedule, run *core.Record) error) error {
-	return r.app.RunInTransaction(func(txApp core.App) error {
+	return r.transact(func(txApp core.App) error {
 		record, err := txApp.FindRecordById(CollectionRuns, c.run)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
