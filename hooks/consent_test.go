@@ -255,6 +255,38 @@ func TestPromotionalMessagesNeedConsent(t *testing.T) {
 	}
 }
 
+// People agree in the sign-up form; their word counts once they have shown that the
+// address is theirs.
+func TestConsentCountsOnceTheAddressIsVerified(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com", map[string]any{"verified": false})
+	res := app.Send(http.MethodPost, consentsPath, map[string]any{"channel": "email", "granted": true, "source": "Sign-up form", "wording": "News."}, app.Token(ana))
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	offer := func() (string, string) {
+		n := until(t, app, send(t, app, map[string]any{"channels": []string{"email"}, "category": promotional}), "status", "sent")
+		got, explained := ends(t, app, n)
+		return got[ana.Id], explained[ana.Id]
+	}
+	became, why := offer()
+	require.Equal(t, "skipped no_consent", became)
+	require.Contains(t, why, "has not verified the address yet")
+
+	ana = app.Reload(ana)
+	ana.SetVerified(true)
+	require.NoError(t, app.Save(ana))
+	became, _ = offer()
+	require.Equal(t, "captured captured", became)
+
+	// Who writes down somebody else's consent vouches for it.
+	app.Record(notifications.CollectionConsents, map[string]any{"user": ana.Id, "channel": "email", "granted": true, "source": "Paper", "wording": "News."})
+	ana = app.Reload(ana)
+	ana.SetVerified(false)
+	require.NoError(t, app.Save(ana))
+	became, _ = offer()
+	require.Equal(t, "captured captured", became)
+}
+
 // Whoever changes their mind while a text waits does not get it.
 func TestAWithdrawalDuringAPassCounts(t *testing.T) {
 	t.Parallel()

@@ -3,10 +3,13 @@ package hooks_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/pocketbase/pocketbase/core"
 	"github.com/stretchr/testify/require"
 
+	"github.com/groundworkhq/groundwork/hooks"
+	"github.com/groundworkhq/groundwork/internal/pbtest"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
@@ -28,6 +31,29 @@ func TestASlowCarrierHoldsNobodyElseUp(t *testing.T) {
 	until(t, x.App, send(t, x.App, map[string]any{"channels": []string{"email"}}), "status", "sent")
 	require.Len(t, smtp.To("ana@example.com"), 1)
 
+	x.twilio.SetAll(providertest.TwilioFault{})
+	x.twilio.Release()
+	for _, n := range texts {
+		until(t, x.App, n, "status", "sent")
+	}
+	require.Equal(t, 12, x.twilio.Total(), "each once")
+}
+
+// Messages that stayed away from a busy provider are called back as soon as others
+// are through: nobody waits while it is idle.
+func TestWhoStayedAwayIsCalledBack(t *testing.T) {
+	t.Parallel()
+	x := newTexting(t, pbtest.WithConfig(func(cfg *hooks.Config) { cfg.Retry.Away = 24 * time.Hour }))
+	x.twilio.SetAll(providertest.TwilioFault{Hold: true})
+	var texts []*core.Record
+	for range 12 {
+		texts = append(texts, send(t, x.App, map[string]any{"channels": []string{"sms"}}))
+	}
+	require.True(t, waitFor(func() bool {
+		due, err := jobs.CountDue(t.Context(), x.App)
+		require.NoError(t, err)
+		return x.twilio.Total() == 2 && due == 4 // two in flight and two at the gate; the others are away
+	}))
 	x.twilio.SetAll(providertest.TwilioFault{})
 	x.twilio.Release()
 	for _, n := range texts {

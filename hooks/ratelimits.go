@@ -150,7 +150,11 @@ func (l *limits) limit(e *core.RequestEvent) error {
 		return e.Next()
 	}
 	kept := rules[:0]
+	door := isSuperusersDoor(e)
 	for _, rule := range rules {
+		if door && l.staysOpen(e, rule) {
+			continue
+		}
 		// Updates of a record by account: see bindRecords.
 		if applies(rule, e.Auth) && (rule.KeyBy != ratelimit.KeyAccount || e.Request.Pattern != patternUpdate) {
 			kept = append(kept, rule)
@@ -363,6 +367,28 @@ func isCodeRequest(pattern string) bool {
 		return true
 	}
 	return false
+}
+
+// isSuperusersDoor says whether a request is one of those by which a superuser comes
+// in: the dashboard's page, and what it asks before somebody is signed in.
+func isSuperusersDoor(e *core.RequestEvent) bool {
+	if strings.HasPrefix(e.Request.URL.Path, "/_/") {
+		return e.Request.Method == http.MethodGet || e.Request.Method == http.MethodHead
+	}
+	action, _ := authAction(e.Request.Pattern)
+	if action == "" && !strings.HasSuffix(e.Request.Pattern, "/auth-methods") {
+		return false
+	}
+	collection, err := e.App.FindCachedCollectionByNameOrId(e.Request.PathValue("collection"))
+	return err == nil && collection.Name == core.CollectionNameSuperusers
+}
+
+// staysOpen says whether a rule leaves the superusers' door alone. A number for
+// everybody together could be used up by strangers, and a rule that is too narrow could
+// be mended by nobody: it does not hold for who comes from this machine. What protects
+// accounts holds everywhere.
+func (l *limits) staysOpen(e *core.RequestEvent, rule *ratelimit.Rule) bool {
+	return !rule.Security() && (rule.KeyBy == ratelimit.KeyGlobal || l.address(e).IsLoopback())
 }
 
 // isSignIn says whether a route takes the place of a password or asks for what

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/groundworkhq/groundwork/internal/pbtest"
 )
 
 // An attacker who keeps the account's allowance used up from everywhere cannot
@@ -60,4 +62,38 @@ func TestOwnersComeInWithoutAnEarlierSignIn(t *testing.T) {
 	require.Equal(t, http.StatusOK, made.Status, made.String())
 	attack("w@example.com")
 	require.Equal(t, http.StatusTooManyRequests, try("203.0.113.20", "w@example.com", "1234567890"))
+}
+
+// Whatever rules there are, a superuser can come in and change them: strangers cannot
+// use up a number for everybody, and from the machine itself no narrow rule holds.
+func TestNoRuleShutsSuperusersOut(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	app.Superuser("root@example.com")
+	const root = "/api/collections/_superusers/"
+	signIn := func(ip, password string) int {
+		return app.post(ip, root+"auth-with-password", map[string]any{"identity": "root@example.com", "password": password}).Status
+	}
+	get := func(ip, path string) int { return app.from(ip, http.MethodGet, path, jsonType, "").Status }
+	rule := func(name, keyBy string) {
+		app.Record("rate_limits", map[string]any{"name": name, "route": "*", "audience": "all", "keyBy": keyBy, "counts": "all", "limit": 1, "windowSeconds": 31 * 24 * 3600, "enabled": true})
+	}
+	const stranger, away = "203.0.113.30", "203.0.113.31"
+	rule("Everybody", "global")
+	require.Equal(t, http.StatusOK, get(stranger, "/api/health"))
+	require.Equal(t, http.StatusTooManyRequests, get(away, "/api/health"))
+	require.Equal(t, http.StatusOK, get(away, root+"auth-methods"))
+	require.NotEqual(t, http.StatusTooManyRequests, get(away, "/_/"))
+	require.Equal(t, http.StatusOK, signIn(away, pbtest.Password))
+	require.Equal(t, http.StatusTooManyRequests, app.post(away, passPath, map[string]any{"identity": "u@example.com", "password": "x"}).Status, "users have no such door")
+
+	rule("Each address", "ip")
+	get(away, root+"auth-methods")
+	require.Equal(t, http.StatusTooManyRequests, signIn(away, pbtest.Password))
+	require.Equal(t, http.StatusOK, get("127.0.0.1", root+"auth-methods"))
+	require.Equal(t, http.StatusOK, signIn("127.0.0.1", pbtest.Password))
+	for range 10 {
+		signIn("127.0.0.1", "wrong")
+	}
+	require.Equal(t, http.StatusTooManyRequests, signIn("127.0.0.1", "wrong"), "guessing is limited here too")
 }

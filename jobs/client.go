@@ -154,6 +154,9 @@ func (c *Client) Start(ctx context.Context) error {
 func (c *Client) prepare(ctx context.Context) error {
 	if !c.shared {
 		// One process has the folder: whatever runs was its predecessor's.
+		if err := depose(ctx, c.engine, "TRUE"); err != nil {
+			return err
+		}
 		n, err := free(ctx, c.engine, c.engine, processEnded, "TRUE")
 		if err != nil {
 			return err

@@ -20,9 +20,12 @@ func TestJobsOfAKilledProcessGoOnAtOnce(t *testing.T) {
 		p := x.child("api")
 		require.ElementsMatch(x, []string{"hang a 1", "hang b 1"}, []string{p.next(x.T), p.next(x.T)})
 		x.becomes(goesOn, jobs.StateRunning)
+		x.eventually(func() bool { return x.count("SELECT COUNT(*) FROM river_leader") == 1 })
 		p.kill()
+		x.sql("UPDATE river_leader SET leader_id = 'other/killed'")
 
 		r, _ := x.start(nil)
+		require.Zero(x, x.count("SELECT COUNT(*) FROM river_leader WHERE leader_id = 'other/killed'"), "retries and timed jobs do not wait for its term to end")
 		if x.url != "" {
 			require.Equal(x, 1, x.count("SELECT COUNT(*) FROM groundwork_nodes"), "nobody waits for its silence")
 		}

@@ -267,6 +267,9 @@ func (p *process) bury(ctx context.Context) error {
 		if _, err := tx.exec(ctx, "DELETE FROM groundwork_nodes WHERE id IN (SELECT id FROM groundwork_nodes WHERE seen_at < "+p.engine.ago(silentFor)+" FOR UPDATE SKIP LOCKED)"); err != nil {
 			return fmt.Errorf("forget silent processes: %w", err)
 		}
+		if err := depose(ctx, tx, "NOT EXISTS (SELECT 1 FROM groundwork_nodes WHERE groundwork_nodes.id = river_leader.leader_id)"); err != nil {
+			return err
+		}
 		n, err := free(ctx, p.engine, tx, processEnded, "NOT EXISTS (SELECT 1 FROM groundwork_nodes WHERE groundwork_nodes.id = "+p.engine.node()+")")
 		if err == nil && n > 0 {
 			p.log.Warn("jobs of a process that is gone go on elsewhere", "jobs", n)
@@ -294,6 +297,16 @@ func free(ctx context.Context, e engine, q querier, why, which string, args ...a
 		return 0, fmt.Errorf("free running jobs: %w", err)
 	}
 	return n, nil
+}
+
+// depose takes the lead from a process that is gone. The leader makes jobs available
+// whose time has come; its successor would wait 15 seconds for the term to end, and
+// retries and timed jobs with it.
+func depose(ctx context.Context, q querier, which string) error {
+	if _, err := q.exec(ctx, "DELETE FROM river_leader WHERE "+which); err != nil {
+		return fmt.Errorf("take the lead from a process that is gone: %w", err)
+	}
+	return nil
 }
 
 // beats keeps the node alive until ctx ends.

@@ -220,11 +220,10 @@ func eventually(t *testing.T, met func() bool, why ...func() string) {
 func (x *rig) sql(query string, args ...any) {
 	x.Helper()
 	if x.url == "" {
-		db, err := sql.Open("sqlite", filepath.Join(x.dir, jobs.FileName)+"?_pragma=busy_timeout(10000)")
-		require.NoError(x, err)
-		defer func() { require.NoError(x, db.Close()) }()
-		_, err = db.ExecContext(x.Context(), query, args...)
-		require.NoError(x, err)
+		x.lite(func(db *sql.DB) {
+			_, err := db.ExecContext(x.Context(), query, args...)
+			require.NoError(x, err)
+		})
 		return
 	}
 	x.pg(func(conn *pgx.Conn) {
@@ -233,11 +232,23 @@ func (x *rig) sql(query string, args ...any) {
 	})
 }
 
-// count reads a number from Postgres.
+// count reads a number from the jobs database.
 func (x *rig) count(query string, args ...any) (n int) {
 	x.Helper()
+	if x.url == "" {
+		x.lite(func(db *sql.DB) { require.NoError(x, db.QueryRowContext(x.Context(), query, args...).Scan(&n)) })
+		return n
+	}
 	x.pg(func(conn *pgx.Conn) { require.NoError(x, conn.QueryRow(x.Context(), query, args...).Scan(&n)) })
 	return n
+}
+
+func (x *rig) lite(do func(*sql.DB)) {
+	x.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(x.dir, jobs.FileName)+"?_pragma=busy_timeout(10000)")
+	require.NoError(x, err)
+	defer func() { require.NoError(x, db.Close()) }()
+	do(db)
 }
 
 func (x *rig) pg(do func(*pgx.Conn)) {

@@ -99,29 +99,34 @@ type consentState int
 const (
 	consentNone consentState = iota // nobody said anything
 	consentGranted
+	consentUnproven // granted by the person, who has not shown that the address is theirs
 	consentWithdrawn
 )
 
 // addWithoutConsent adds to blocked the rows whose people have not agreed: one query
 // for all of them. SMS needs a consent for the very number that it goes to, e-mail
-// too unless it is assumed; on every channel a withdrawal counts.
+// too unless it is assumed; on every channel a withdrawal counts. People often agree
+// before they have opened the link that verifies their e-mail address: their word counts
+// from then on, as anybody can write somebody else's address into a form.
 func (s *Sender) addWithoutConsent(blocked map[string]block, channel Channel, rows []*deliveryRow, targets map[string]target) error {
 	table, err := tableName(s.app, CollectionConsents)
 	if err != nil {
 		return err
 	}
-	users := make([]string, len(rows))
-	for i, row := range rows {
-		users[i] = row.User
+	people, err := UsersCollection(s.app)
+	if err != nil {
+		return err
 	}
 	var found []struct {
-		User    string `db:"user"`
-		Address string `db:"address"`
-		Granted bool   `db:"granted"`
+		User     string `db:"user"`
+		Address  string `db:"address"`
+		Granted  bool   `db:"granted"`
+		Unproven bool   `db:"unproven"`
 	}
-	err = s.app.ConcurrentDB().NewQuery("SELECT c.[[user]], c.[[address]], c.[[granted]] FROM json_each({:users}) j CROSS JOIN {{" + table +
-		"}} c ON c.[[user]] = j.value AND c.[[channel]] = {:channel} AND c.[[kind]] = 'promotional' ORDER BY c.[[created]], c.[[rowid]]").
-		Bind(dbx.Params{"users": mustJSON(users), "channel": string(channel)}).All(&found)
+	err = s.app.ConcurrentDB().NewQuery("SELECT c.[[user]], c.[[address]], c.[[granted]], c.[[recordedBy]] = {:person} AND c.[[channel]] = {:email} AND u.[[verified]] IS NOT TRUE AS [[unproven]]" +
+		" FROM json_each({:users}) j CROSS JOIN {{" + table + "}} c ON c.[[user]] = j.value AND c.[[channel]] = {:channel} AND c.[[kind]] = 'promotional'" +
+		" LEFT JOIN {{" + people.Name + "}} u ON u.[[id]] = c.[[user]] ORDER BY c.[[created]], c.[[rowid]]").
+		Bind(dbx.Params{"users": mustJSON(usersOf(rows)), "channel": string(channel), "person": RecordedByPerson, "email": string(ChannelEmail)}).All(&found)
 	if err != nil {
 		return fmt.Errorf("find consents: %w", err)
 	}
@@ -129,7 +134,10 @@ func (s *Sender) addWithoutConsent(blocked map[string]block, channel Channel, ro
 	latest := make(map[about]consentState, len(found))
 	for _, f := range found {
 		state := consentWithdrawn
-		if f.Granted {
+		switch {
+		case f.Granted && f.Unproven:
+			state = consentUnproven
+		case f.Granted:
 			state = consentGranted
 		}
 		latest[about{f.User, f.Address}] = state
@@ -148,6 +156,8 @@ func (s *Sender) addWithoutConsent(blocked map[string]block, channel Channel, ro
 		switch state := latest[about{row.User, address}]; {
 		case state == consentWithdrawn:
 			blocked[row.ID] = block{ReasonNoConsent, "This person took back the consent to promotional " + channelWord(channel) + "."}
+		case state == consentUnproven && required:
+			blocked[row.ID] = block{ReasonNoConsent, "This person agreed to promotional e-mail and has not verified the address yet: somebody else may have written it."}
 		case state == consentNone && required:
 			blocked[row.ID] = block{ReasonNoConsent, "Nobody recorded that this person agrees to promotional " + channelWord(channel) +
 				" at this address: see notification_consents."}
@@ -287,10 +297,11 @@ const DefaultSMSOptOut = "Reply STOP to opt out"
 
 // stopPattern finds the word in capitals, as instructions have it. A non-stop sale is
 // none.
-var stopPattern = regexp.MustCompile(`(?:^|[^\w\-])STOP(?:[^\w\-]|$)`)
+var stopPattern = regexp.MustCompile(`[^\w\-]STOP(?:[^\w\-!]|$)`)
 
-// SaysSTOP reports whether a text tells its reader of the word STOP. In a text that is
-// all in capitals the word may be anything, so that it does not count there.
+// SaysSTOP reports whether a text tells its reader of the word STOP. At the beginning, as
+// a cry, and in a text that is all in capitals the word may be anything, so that it does
+// not count there.
 func SaysSTOP(text string) bool {
 	return stopPattern.MatchString(text) && strings.ToUpper(text) != text
 }

@@ -136,7 +136,7 @@ func (h *handOver) enter(ctx context.Context, row *deliveryRow) bool {
 	err := acquire(ctx)
 	if errors.Is(err, errCrowded) {
 		h.mu.Lock()
-		h.pass.crowded = awayFromACrowd()
+		h.pass.crowded = h.s.opts.Retry.away()
 		h.mu.Unlock()
 	}
 	return err == nil

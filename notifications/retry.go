@@ -19,6 +19,12 @@ type RetryPolicy struct {
 	// MaxAge is how long after it was due a message is still tried, unless the
 	// notification's expiresAt comes first. Zero means 24 hours.
 	MaxAge time.Duration
+
+	// Away is how long messages stay away at least from a provider that enough
+	// others keep busy, unless they are called back; twice as long at most. Zero
+	// means 4 seconds: with a provider that takes a message a second, hundreds of
+	// batches do not ask all the time.
+	Away time.Duration
 }
 
 // WithDefaults returns the policy with its zero fields replaced.
@@ -31,6 +37,9 @@ func (p RetryPolicy) WithDefaults() RetryPolicy {
 	}
 	if p.MaxAge <= 0 {
 		p.MaxAge = 24 * time.Hour
+	}
+	if p.Away <= 0 {
+		p.Away = 4 * time.Second
 	}
 	return p
 }
@@ -71,3 +80,5 @@ func (p RetryPolicy) silence(attempt int, mayRepeat bool) time.Duration {
 	}
 	return silentWaits * p.WithDefaults().Base
 }
+
+func (p RetryPolicy) away() time.Duration { return p.Away + rand.N(p.Away) }

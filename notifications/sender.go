@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -98,6 +97,7 @@ type Sender struct {
 	atWork  runs   // batches and account mails
 	claims  claims // of frequency caps
 	turns   turns
+	away    away
 	reading sync.Mutex // see readPushTargets
 }
 
@@ -327,28 +327,38 @@ func (batchWorker) Timeout() time.Duration { return -1 }
 
 func (w batchWorker) Work(ctx context.Context, job *jobs.Job[BatchArgs]) error {
 	// A provider that is repaired has batches asked for that are under way.
-	return unlessBusy(w.s.atWork.do(ctx, batchKey(job.Args.Notification, job.Args.Batch), func() error {
+	over := false
+	err := unlessBusy(w.s.atWork.do(ctx, batchKey(job.Args.Notification, job.Args.Batch), func() (err error) {
+		w.s.away.back(job.Args)
+		defer func() {
+			if errors.Is(err, errCrowded) {
+				w.s.away.goes(awayBatch{job.Args, job.Queue, job.RequestID})
+				err = jobs.Snooze(w.s.opts.Retry.away())
+			}
+		}()
 		leave, err := w.s.turns.enter(ctx, job.Queue, job.Args.Channel)
-		if errors.Is(err, errCrowded) {
-			return jobs.Snooze(awayFromACrowd())
-		}
 		if err != nil {
 			return err
 		}
 		defer leave()
 		defer w.s.counter.touch(job.Args.Notification)
 		ctx := withQueue(ctx, job.Queue)
-		for {
-			again, err := w.s.sendBatch(ctx, job.Args)
+		for first := true; ; first = false {
+			again, err := w.s.sendBatch(ctx, job.Args, first)
 			if err != nil {
 				return err
 			}
 			if !again {
 				w.s.counter.ended(job.Args.Notification, job.Args.Batch)
+				over = true
 				return nil
 			}
 		}
 	}))
+	if over { // its place is free now
+		w.s.callBack(job.Args.Channel)
+	}
+	return err
 }
 
 // batchKey is what a batch is called in [Sender.atWork].
@@ -357,8 +367,9 @@ func batchKey(notification string, batch int) string {
 }
 
 // sendBatch makes one pass over what is due in a batch. again means that there
-// may be more to do at once.
-func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err error) {
+// may be more to do at once: then the batch is at work already, and a crowd does not
+// send it away before it has looked. The error may be [errCrowded].
+func (s *Sender) sendBatch(ctx context.Context, args BatchArgs, first bool) (again bool, err error) {
 	n, err := FindNotificationByID(s.app, args.Notification)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
@@ -366,8 +377,8 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	if err != nil {
 		return false, err
 	}
-	if s.crowded(n, args.Channel) {
-		return false, jobs.Snooze(awayFromACrowd())
+	if first && s.crowded(n, args.Channel) {
+		return false, errCrowded
 	}
 	planned, err := s.findPlanned(args.Notification, args.Batch)
 	if err != nil {
@@ -441,10 +452,6 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs) (again bool, err
 	return s.afterPass(ctx, args, pass)
 }
 
-// awayFromACrowd is how long a batch stays away from a provider that has enough of
-// them.
-func awayFromACrowd() time.Duration { return 4*time.Second + rand.N(4*time.Second) }
-
 // crowded says whether enough batches wait for the provider of a batch already.
 // One more would only hold a worker that another channel could use: a telephone
 // carrier takes a text a second, and must not stop everybody's mail. Many that look
@@ -493,8 +500,10 @@ func (s *Sender) afterPass(ctx context.Context, args BatchArgs, pass passResult)
 		return false, ctx.Err()
 	case pass.paused != "":
 		return false, s.waitForProvider(args, pass)
-	case pass.down > 0 || pass.crowded > 0:
+	case pass.down > 0:
 		return false, jobs.Snooze(max(pass.down, pass.crowded))
+	case pass.crowded > 0:
+		return false, errCrowded
 	default:
 		return true, nil
 	}
