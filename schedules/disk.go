@@ -15,16 +15,16 @@ const roomToWrite = 8 << 20
 // nearlyFull is the sentence about a disk with too little room for a run; nil when
 // there is enough, or when nobody can tell.
 func (r *Runner) nearlyFull() error {
-	full, _ := r.lookAtDisk()
+	_, full := r.lookAtDisk()
 	return full
 }
 
-func (r *Runner) lookAtDisk() (full error, free uint64) {
+func (r *Runner) lookAtDisk() (free uint64, full error) {
 	free, total, err := r.o.Disk(r.app.DataDir())
 	if err != nil || free >= min(total/20, enoughRoom) {
-		return nil, free
+		return free, nil
 	}
-	return sentence("The disk of %s is nearly full (%s of %s are free), so nothing was run. Free some space: one run makes up for it by itself.", r.o.Host, size(free), size(total)), free
+	return free, sentence("The disk of %s is nearly full (%s of %s are free), so nothing was run. Free some space: one run makes up for it by itself.", r.o.Host, size(free), size(total))
 }
 
 // needsRoom says whether an action waits for room on the disk. A purge makes some.
@@ -58,7 +58,7 @@ func (r *Runner) Look(ctx context.Context) error {
 // watchDisk returns what [Runner.nearlyFull] does, and whether it has just told that the
 // disk has room again.
 func (r *Runner) watchDisk() (full error, room bool) {
-	full, free := r.lookAtDisk()
+	free, full := r.lookAtDisk()
 	dir, key := r.app.DataDir(), "disk:"+r.o.Host
 	if full == nil {
 		room, err := r.Over(key, "Disk has room again on "+r.o.Host, fmt.Sprintf("The disk of %s has room again. Schedules that it kept back make up for it now.", r.o.Host))
