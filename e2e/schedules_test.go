@@ -69,8 +69,8 @@ func (c *callee) ledger() []string {
 func (c *callee) host() string { return strings.TrimPrefix(c.URL, "http://") }
 
 type scheduleRun struct {
-	ID, Status, Cause, DueAt, Error string
-	Attempt                         int
+	ID, Schedule, Status, Cause, DueAt, Error, Host string
+	Attempt                                         int
 }
 
 func scheduleRuns(t *testing.T, s *process.Server, id string) []scheduleRun {

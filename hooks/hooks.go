@@ -92,6 +92,7 @@ func Register(app core.App, cfg Config) error {
 	g.bindLimits()
 	g.bindRemote()
 	g.bindJobs()
+	g.bindHosts()
 	g.bindJobMonitor()
 	g.bindJobRealtime()
 	g.bindSetup()

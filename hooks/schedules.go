@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/apis"
@@ -17,10 +16,6 @@ import (
 	"github.com/groundworkhq/groundwork/notifications/webpush"
 	"github.com/groundworkhq/groundwork/schedules"
 )
-
-// alertLife is how long a mail to the superusers is tried: what it says is not over
-// within the hour.
-const alertLife = 24 * time.Hour
 
 // bindSchedules runs what is due by the clock. Every process that serves looks every
 // minute: the database decides which of them has the run.
@@ -36,15 +31,16 @@ func (g *groundwork) bindSchedules() {
 			}
 			hosts := g.cfg.WebhookPrivateHosts
 			g.schedules = schedules.New(app, schedules.Options{
-				Box:       g.box,
-				Tell:      g.tellSuperusers,
-				Dial:      webpush.Dialer(hosts),
-				CheckHost: func(host, port string) error { return webpush.CheckHost(host, port, hosts) },
-				Private:   func(host, port string) bool { return webpush.IsListed(hosts, host, port) },
-				Redact:    redact.String,
-				Disk:      g.cfg.disk,
-				Log:       g.log,
-				Now:       g.cfg.now,
+				Box:        g.box,
+				Tell:       g.tellSuperusers,
+				TellAtOnce: g.tellSuperusersAtOnce,
+				Dial:       webpush.Dialer(hosts),
+				CheckHost:  func(host, port string) error { return webpush.CheckHost(host, port, hosts) },
+				Private:    func(host, port string) bool { return webpush.IsListed(hosts, host, port) },
+				Redact:     redact.String,
+				Disk:       g.cfg.disk,
+				Log:        g.log,
+				Now:        g.cfg.now,
 			})
 			g.schedules.AddWorkers(g.workers)
 			return nil
@@ -110,7 +106,7 @@ func (g *groundwork) bindSchedules() {
 	g.bindScheduleReferences()
 
 	app.OnBackupCreate().BindFunc(func(e *core.BackupEvent) error {
-		e.Exclude = append(e.Exclude, schedules.PulseDir)
+		e.Exclude = append(e.Exclude, schedules.PulseDir, schedules.NoticeDir)
 		return e.Next()
 	})
 }
@@ -184,27 +180,4 @@ func (g *groundwork) explainSchedule(e *core.RequestEvent) error {
 		return e.InternalServerError("", err)
 	}
 	return e.JSON(http.StatusOK, explained)
-}
-
-// tellSuperusers sends a mail to every superuser, on the way that PocketBase's own
-// mails take.
-func (g *groundwork) tellSuperusers(txApp core.App, subject, text string) error {
-	if g.sender == nil {
-		return nil
-	}
-	all, err := txApp.FindAllRecords(core.CollectionNameSuperusers)
-	if err != nil {
-		return fmt.Errorf("find superusers: %w", err)
-	}
-	if name := txApp.Settings().Meta.AppName; name != "" {
-		subject = name + ": " + subject
-	}
-	for _, one := range all {
-		_, err := g.sender.EnqueueMail(txApp, notifications.Mail{To: one.Email(), UserID: one.Id, ExpiresAt: g.cfg.now().Add(alertLife),
-			Email: notifications.Email{Subject: subject, Text: text}})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -117,6 +117,8 @@ func RunWorker(ctx context.Context, cfg WorkerConfig) error {
 	if err != nil {
 		return fmt.Errorf("open jobs: %w", err)
 	}
+	disk := newDiskWatch(log, cfg.Host, remote.SetTrouble)
+	disk.look() // before the first sign of life: a worker that is started again is not well for a moment
 	if err := remote.Start(ctx); err != nil {
 		return errors.Join(fmt.Errorf("start jobs: %w", err), remote.Stop(context.Background()))
 	}
@@ -124,7 +126,7 @@ func RunWorker(ctx context.Context, cfg WorkerConfig) error {
 
 	watching, stopWatching := context.WithCancel(ctx)
 	var watch sync.WaitGroup
-	watch.Go(func() { watchDisk(watching, log, cfg.Host, remote.SetTrouble) })
+	watch.Go(func() { every(watching, diskEvery, disk.look) })
 
 	<-ctx.Done()
 	log.Info("worker stops: what has left is finished, the rest goes back")

@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,19 +16,11 @@ const (
 	enoughFree = 100 << 20
 )
 
-// watchDisk tells when the disks of a worker's host run full. It goes on sending, for
-// which it needs none; but its log may be lost, and whatever else is on that machine.
-func watchDisk(ctx context.Context, log *slog.Logger, host string, tell func(trouble string)) {
-	w := diskWatch{log: log, host: host, tell: tell, free: freeBytes}
-	for ticker := time.NewTicker(diskEvery); ; {
-		w.look()
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			ticker.Stop()
-			return
-		}
-	}
+// newDiskWatch tells, with each look, when the disks of a worker's host run full. It
+// goes on sending, for which it needs none; but its log may be lost, and whatever else
+// is on that machine.
+func newDiskWatch(log *slog.Logger, host string, tell func(trouble string)) *diskWatch {
+	return &diskWatch{log: log, host: host, tell: tell, free: freeBytes}
 }
 
 type diskWatch struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,12 +73,35 @@ func (c *Client) tellTroubled(now map[string]string) {
 	c.takers.troubled = now
 }
 
-// Troubled returns what workers say is wrong with their machines, a sentence by host,
-// as of the last [Client.Takers].
-func (c *Client) Troubled() map[string]string {
+// Machine is a host on which workers take shared work.
+type Machine struct {
+	Host string
+
+	// Trouble is what its workers say is wrong with it, in one sentence that names it;
+	// empty when all is well.
+	Trouble string
+}
+
+// Machines returns the hosts of [Client.Takers], by name.
+func (c *Client) Machines(ctx context.Context) ([]Machine, error) {
+	takers, err := c.Takers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, hosts := range takers {
+		for _, host := range hosts {
+			all[host] = ""
+		}
+	}
 	c.takers.Lock()
-	defer c.takers.Unlock()
-	return maps.Clone(c.takers.troubled)
+	maps.Copy(all, c.takers.troubled)
+	c.takers.Unlock()
+	machines := make([]Machine, 0, len(all))
+	for _, host := range slices.Sorted(maps.Keys(all)) {
+		machines = append(machines, Machine{host, all[host]})
+	}
+	return machines, nil
 }
 
 // SetTrouble says what is wrong with this machine, in one sentence that names it; empty

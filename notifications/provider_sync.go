@@ -104,6 +104,12 @@ func (p *Providers) Start(app core.App) error {
 		return err
 	}
 	err := app.RunInTransaction(func(txApp core.App) error {
+		// Another process may be starting on the same folder. Whoever reads before they
+		// write is refused when somebody else has written in between; whoever writes first
+		// waits for their turn.
+		if _, err := txApp.DB().NewQuery("DELETE FROM {{groundwork_sealed}} WHERE FALSE").Execute(); err != nil {
+			return err
+		}
 		p.envMu.RLock()
 		environment := maps.Clone(p.environment)
 		p.envMu.RUnlock()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -24,6 +25,10 @@ type Options struct {
 	// Tell tells the superusers something, in the transaction of txApp. Nil tells
 	// nobody but the log.
 	Tell func(txApp core.App, subject, text string) error
+
+	// TellAtOnce tells them past the queue and the database. An error means that nobody
+	// was told. Nil cannot.
+	TellAtOnce func(ctx context.Context, subject, text string) error
 
 	// Dial connects webhooks; it refuses addresses in private networks. CheckHost says
 	// by its looks whether a host is refused, as the end of a sentence, and Private
@@ -54,6 +59,16 @@ type Runner struct {
 	app  core.App
 	o    Options
 	http *webhookClient
+
+	mu       sync.Mutex
+	marks    map[string]bool     // notices that were told past the database, and have no file
+	keptBack map[string]keptBack // by schedule
+}
+
+// keptBack is a run that could not even be stored, because the disk was full.
+type keptBack struct {
+	due time.Time
+	why string
 }
 
 // New returns a Runner. It does nothing by itself.
@@ -73,7 +88,7 @@ func New(app core.App, o Options) *Runner {
 	if o.Host == "" {
 		o.Host, _ = os.Hostname() // it is only shown
 	}
-	return &Runner{app: app, o: o, http: newWebhookClient(o.Dial)}
+	return &Runner{app: app, o: o, http: newWebhookClient(o.Dial), marks: map[string]bool{}, keptBack: map[string]keptBack{}}
 }
 
 // AddWorkers adds what runs a schedule to the workers.
@@ -106,10 +121,10 @@ func enqueue(app core.App, run, action, key string) error {
 // Tick begins what is due, makes up for what was missed, and takes up what a crash
 // left. It may be called at any time and in several processes at once.
 func (r *Runner) Tick(_ context.Context) error {
-	if _, err := r.app.FindCachedCollectionByNameOrId(CollectionRuns); err != nil {
-		return nil // the migrations have not run
+	if !r.hasTables() {
+		return nil
 	}
-	full := r.watchDisk()
+	full, _ := r.watchDisk()
 	var problems []error
 	problems = append(problems, r.takeUp(), r.planAgain())
 	due, err := r.app.FindAllRecords(Collection, dbx.NewExp("[[enabled]] = TRUE AND ([[owed]] = TRUE OR [[nextRunAt]] != '' AND [[nextRunAt]] <= {:now})",
@@ -119,6 +134,7 @@ func (r *Runner) Tick(_ context.Context) error {
 	}
 	for _, record := range due {
 		if err := r.claim(record.Id, full); err != nil {
+			r.keepBack(AsSchedule(record), full)
 			problems = append(problems, fmt.Errorf("begin schedule %s: %w", record.Id, err))
 		}
 	}
@@ -166,9 +182,47 @@ func (r *Runner) planAgain() error {
 	return nil
 }
 
+// hasTables is false as long as the migrations have not run.
+func (r *Runner) hasTables() bool {
+	_, err := r.app.FindCachedCollectionByNameOrId(CollectionRuns)
+	return err == nil
+}
+
+// keepBack remembers a run that the full disk did not let be stored, so that it is as
+// soon as there is room.
+func (r *Runner) keepBack(s *Schedule, full error) {
+	due := s.NextRunAt()
+	if full == nil || due.IsZero() || !needsRoom(s.Action()) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keptBack[s.Id].due.Equal(due) {
+		return
+	}
+	r.keptBack[s.Id] = keptBack{due, full.Error()}
+	r.logKeptBack(s, full)
+}
+
+func (r *Runner) logKeptBack(s *Schedule, full error) {
+	r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
+}
+
+// whyKeptBack is why a run could not be stored; empty when nothing kept it back.
+func (r *Runner) whyKeptBack(id string, due time.Time) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := r.keptBack[id]; k.due.Equal(due) {
+		return k.why
+	}
+	return ""
+}
+
 // claim makes the run of a schedule that is due, unless another process has.
 func (r *Runner) claim(id string, full error) error {
-	return r.app.RunInTransaction(func(txApp core.App) error {
+	var failed *Schedule
+	err := r.transact(func(txApp core.App) error {
+		failed = nil
 		record, err := txApp.FindRecordById(Collection, id)
 		if err != nil {
 			return nil // deleted meanwhile
@@ -194,11 +248,22 @@ func (r *Runner) claim(id string, full error) error {
 			last, missed := c.Missed(next, now, s.Zone(txApp))
 			s.Set("nextRunAt", dateTime(c.Next(now, s.Zone(txApp))))
 			run.due, run.cause = last, CauseDue
-			if missed > 0 || now.Sub(last) > lateAfter || owed {
+			keptBack := r.whyKeptBack(id, next)
+			if missed > 0 || now.Sub(last) > lateAfter || owed || keptBack != "" && full == nil {
 				run.cause = CauseCatchUp
 			}
-			if missed > 0 {
-				if err := r.insert(txApp, &newRun{schedule: s, due: next, cause: CauseDue, status: StatusMissed, why: missedWords(missed)}); err != nil {
+			first := &newRun{schedule: s, due: next, cause: CauseDue}
+			switch {
+			case keptBack != "" && (missed > 0 || full == nil):
+				first.status, first.why = StatusFailed, keptBack
+				if missed == 0 {
+					run.due = now
+				}
+			case missed > 0:
+				first.status, first.why = StatusMissed, missedWords(missed)
+			}
+			if first.status != "" {
+				if err := r.insert(txApp, first); err != nil {
 					return err
 				}
 			}
@@ -207,7 +272,7 @@ func (r *Runner) claim(id string, full error) error {
 			run.status, run.why = StatusFailed, full.Error()
 			s.Set("owed", true)
 			s.Set("lastRunAt", dateTime(now))
-			r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
+			failed = s
 		} else if before, err := unfinished(txApp, s.Id); err != nil {
 			return err
 		} else if before != nil {
@@ -224,6 +289,21 @@ func (r *Runner) claim(id string, full error) error {
 			return err
 		}
 		return r.save(txApp, record)
+	})
+	if err == nil && failed != nil {
+		r.logKeptBack(failed, full)
+	}
+	return err
+}
+
+// transact runs do in a transaction that waits for those of other processes. One that
+// reads before it writes would be refused when another process has written in between.
+func (r *Runner) transact(do func(txApp core.App) error) error {
+	return r.app.RunInTransaction(func(txApp core.App) error {
+		if _, err := txApp.DB().NewQuery("DELETE FROM {{groundwork_notices}} WHERE FALSE").Execute(); err != nil {
+			return fmt.Errorf("begin to write: %w", err)
+		}
+		return do(txApp)
 	})
 }
 

@@ -99,23 +99,47 @@ func (w runWorker) Work(ctx context.Context, job *jobs.Job[RunArgs]) error {
 		if after <= 0 {
 			after = retryWaits[min(c.attempt, len(retryWaits))-1]
 		}
-		err = r.postpone(c, again.Error(), after)
-		if err == nil {
-			return jobs.Snooze(after)
+		if err := r.store(ctx, c, func() error { return r.postpone(c, again.Error(), after) }); err != nil {
+			return err
 		}
-	} else {
-		off := errors.Is(err, errCalledOff)
-		if err = r.finish(c, output, err); err == nil && off {
-			return jobs.Cancel(errCalledOff)
-		}
+		return jobs.Snooze(after)
 	}
-	if err != nil {
-		// The database takes nothing at the moment. What was done is not done again as
-		// long as this process lives: it keeps trying to say so.
-		r.o.Log.Error(logRunTrouble, "run", c.run, "error", err)
+	failure := err
+	if err := r.store(ctx, c, func() error { return r.finish(c, output, failure) }); err != nil {
 		return err
 	}
+	if errors.Is(failure, errCalledOff) {
+		return jobs.Cancel(errCalledOff)
+	}
 	return nil
+}
+
+const (
+	// storeEvery is how often the end of a run is tried to be stored, storeFor for how
+	// long when it is not the disk that has no room for it.
+	storeEvery = 2 * time.Second
+	storeFor   = time.Minute
+)
+
+// store stores what came of an attempt. While the database takes nothing it keeps
+// trying, and the run counts as being worked: what was done must not be done again
+// because that cannot be said.
+func (r *Runner) store(ctx context.Context, c *call, do func() error) error {
+	for began := time.Now(); ; {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		r.o.Log.Error(logRunTrouble, "run", c.run, "error", err)
+		if r.nearlyFull() == nil && time.Since(began) > storeFor {
+			return err
+		}
+		select {
+		case <-time.After(storeEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // attempt makes one attempt. It returns when the time is up, even if the action does
@@ -175,7 +199,7 @@ func (r *Runner) withoutSecrets(err error) error {
 // begin marks a run as running. Nothing is to be done when it returns no call; wait
 // says that another process works on it, for all that is known.
 func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
-	err = r.app.RunInTransaction(func(txApp core.App) error {
+	err = r.transact(func(txApp core.App) error {
 		c, wait = nil, 0
 		record, err := txApp.FindRecordById(CollectionRuns, id)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -201,7 +225,7 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 			return nil
 		}
 		end := func(status, why string) error {
-			return r.store(txApp, s, record, status, "", why)
+			return r.end(txApp, s, record, status, "", why)
 		}
 		switch full := r.nearlyFull(); {
 		case !s.Enabled() && record.GetString("cause") != CauseManual:
@@ -239,7 +263,7 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 
 // change stores what became of a run, unless it was deleted meanwhile.
 func (r *Runner) change(c *call, do func(txApp core.App, s *Schedule, run *core.Record) error) error {
-	return r.app.RunInTransaction(func(txApp core.App) error {
+	return r.transact(func(txApp core.App) error {
 		record, err := txApp.FindRecordById(CollectionRuns, c.run)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
@@ -274,7 +298,7 @@ func (r *Runner) CallOff(id string) error {
 		if err != nil {
 			return fmt.Errorf("find schedule of run %s: %w", id, err)
 		}
-		return r.store(txApp, AsSchedule(schedule), record, StatusSkipped, "", errCalledOff.Error())
+		return r.end(txApp, AsSchedule(schedule), record, StatusSkipped, "", errCalledOff.Error())
 	})
 }
 
@@ -303,10 +327,10 @@ func (r *Runner) postpone(c *call, why string, after time.Duration) error {
 func (r *Runner) finish(c *call, output string, failure error) error {
 	return r.change(c, func(txApp core.App, s *Schedule, record *core.Record) error {
 		if failure == nil {
-			return r.store(txApp, s, record, StatusOK, output, "")
+			return r.end(txApp, s, record, StatusOK, output, "")
 		}
 		why := failure.Error()
-		if err := r.store(txApp, s, record, StatusFailed, output, why); err != nil {
+		if err := r.end(txApp, s, record, StatusFailed, output, why); err != nil {
 			return err
 		}
 		if errors.Is(failure, errCalledOff) {
@@ -316,7 +340,7 @@ func (r *Runner) finish(c *call, output string, failure error) error {
 	})
 }
 
-func (r *Runner) store(txApp core.App, s *Schedule, record *core.Record, status, output, why string) error {
+func (r *Runner) end(txApp core.App, s *Schedule, record *core.Record, status, output, why string) error {
 	record.Set("status", status)
 	record.Set("output", short(output, 10000))
 	record.Set("error", short(why, 2000))

@@ -90,6 +90,9 @@ func (s *Server) Start() error {
 // URL is the base address, once it was started.
 func (s *Server) URL() string { return "http://" + s.addr }
 
+// PID is the number of the process, once it was started.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Kill is SIGKILL: the process gets no chance to tidy up.
 func (s *Server) Kill() {
 	if s.cmd == nil || s.cmd.ProcessState != nil {
