@@ -136,6 +136,7 @@ type APNs struct {
 	arrived     map[string]chan struct{}
 	waiters     []apnsWaiter
 	held        []func()
+	releases    int // how often Release was called
 	total       int
 	accepted    int
 	checks      int
@@ -378,6 +379,7 @@ func (a *APNs) Release() {
 	a.mu.Lock()
 	held := a.held
 	a.held = nil
+	a.releases++
 	a.mu.Unlock()
 	for _, answer := range held {
 		answer()
@@ -565,6 +567,7 @@ func (a *APNs) take(c *apnsConn, r *apnsStream) APNsScript {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	token := r.token
+	r.releases = a.releases
 	var script APNsScript
 	switch {
 	case r.fault.Status != 0:
@@ -616,8 +619,15 @@ func (a *APNs) take(c *apnsConn, r *apnsStream) APNsScript {
 	return script
 }
 
-func (a *APNs) hold(answer func()) {
+// hold keeps an answer back until the next Release after the push was counted, which
+// may have been meanwhile.
+func (a *APNs) hold(r *apnsStream, answer func()) {
 	a.mu.Lock()
+	if late := r.releases != a.releases; late {
+		a.mu.Unlock()
+		answer()
+		return
+	}
 	a.held = append(a.held, answer)
 	a.mu.Unlock()
 }

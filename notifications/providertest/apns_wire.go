@@ -81,6 +81,8 @@ type apnsStream struct {
 	token string
 	fault APNsScript // what is wrong with it; the zero value: nothing
 	whole bool       // it is there in full
+
+	releases int // [APNs.Release] calls before it was counted
 }
 
 func (r *apnsStream) request(c *apnsConn) *APNsRequest {
@@ -421,7 +423,7 @@ func (c *apnsConn) handle(r *apnsStream) {
 		c.mu.Unlock()
 		c.cut()
 	case script.Hold:
-		c.a.hold(func() { c.answerNow(r, script) })
+		c.a.hold(r, func() { c.answerNow(r, script) })
 	case script.Delay > 0:
 		time.AfterFunc(script.Delay, func() { c.answerNow(r, script) })
 	case c.a.opts.Latency > 0:
