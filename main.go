@@ -35,7 +35,7 @@ func run() error {
 	if cmd := commands.Standalone(os.Args[1:]); cmd != nil {
 		return cmd.Execute()
 	}
-	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true})
+	app := pocketbase.NewWithConfig(pocketbase.Config{HideStartBanner: true, DBConnect: openDatabase})
 	flags := commands.ParseFlags(app)
 
 	cfg := hooks.ConfigFromEnv()
