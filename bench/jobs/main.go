@@ -182,9 +182,7 @@ func measure(o options, out io.Writer, name, dir string, urls [2]string) (bool, 
 			if i == 0 && o.profile != "" {
 				pprof.StopCPUProfile()
 			}
-			// River stores the ends of jobs a moment after them and tells nobody: what is
-			// left would be written during the other side's round.
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) // River stores the ends of jobs a moment after them and tells nobody: they would be written in the other side's round
 		}
 		if pair == 0 {
 			continue // both are warm
