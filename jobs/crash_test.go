@@ -58,18 +58,22 @@ func TestCommandFreesWhatAKilledProcessLeft(t *testing.T) {
 // done for ever.
 func TestKillingLosesNothing(t *testing.T) {
 	both(t, func(x *rig) {
-		const all = 400
-		done := map[string]int{}
-		for i := range all / 2 {
-			x.enqueue(fmt.Sprint("job", i), jobs.Options{})
-		}
-		for round := range 5 {
-			p := x.child("api")
-			p.next(x.T) // it has begun
-			for i := range all / 10 {
-				x.enqueue(fmt.Sprint("job", all/2+round*all/10+i), jobs.Options{Queue: []string{jobs.QueueDefault, jobs.QueueBulk}[i%2]})
+		const rounds, each = 5, 80
+		all := 0
+		add := func(n int) {
+			for range n {
+				x.enqueue(fmt.Sprint("job", all), jobs.Options{Queue: []string{jobs.QueueDefault, jobs.QueueBulk}[all%2]})
+				all++
 			}
-			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // any moment
+		}
+		done := map[string]int{}
+		for range rounds {
+			add(each / 2)
+			p := x.child("api")
+			add(each / 2)
+			for range 1 + rand.IntN(each/2) { // at any of them: others are always left
+				done[strings.Fields(p.next(x.T))[0]]++
+			}
 			p.kill()
 			for len(p.runs) > 0 {
 				done[strings.Fields(<-p.runs)[0]]++
@@ -85,8 +89,7 @@ func TestKillingLosesNothing(t *testing.T) {
 			job := <-r.seen
 			done[job.Args.Text]++
 		}
-		// The first run of each child was read apart.
-		require.GreaterOrEqual(x, len(done), all-5)
+		require.Len(x, done, all)
 		require.Equal(x, all, x.stats(jobs.QueueDefault).States[jobs.StateCompleted]+x.stats(jobs.QueueBulk).States[jobs.StateCompleted])
 	})
 }
