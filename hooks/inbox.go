@@ -38,6 +38,7 @@ func (g *groundwork) bindInbox() {
 	app := g.app
 	in := &inbox{g: g, signal: livecache.NewSignal(app, "inbox-everyone")}
 	g.inbox = in
+	g.refuseUnreadableDates(notifications.CollectionInbox, "readAt")
 
 	app.OnServe().Bind(&hook.Handler[*core.ServeEvent]{
 		Id: "groundwork.inbox.routes", Func: func(e *core.ServeEvent) error {

@@ -158,6 +158,9 @@ func TestMessageToEveryonesInbox(t *testing.T) {
 		}
 	}
 	requireStatus(t, http.StatusOK, app.Send(http.MethodPatch, path, map[string]any{"readAt": "2026-01-02 00:00:00.000Z"}, token["ana"]))
+	refused := app.Send(http.MethodPatch, path, map[string]any{"readAt": "yesterday"}, token["ana"])
+	requireStatus(t, http.StatusBadRequest, refused)
+	require.Contains(t, string(refused.Body), "This is not a date.", "it would be unread again")
 	require.Equal(t, []int{1, 1}, []int{unreadOf(t, app, token["ana"]), unreadOf(t, app, token["cy"])}, "Ana has the other one still")
 
 	requireStatus(t, http.StatusBadRequest, app.Send(http.MethodPost, "/api/notifications/deliveries/"+deliveries[0].Id+"/resend", nil, root))

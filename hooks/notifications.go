@@ -23,23 +23,7 @@ import (
 func (g *groundwork) bindNotifications() {
 	app := g.app
 
-	// PocketBase reads a date it does not understand as "no date": for sendAt
-	// that would mean "now". Only the request itself still has the words:
-	// RequestInfo's body holds what PocketBase has made of them by now.
-	checkDates := func(e *core.RecordRequestEvent) error {
-		body := map[string]any{}
-		if err := e.BindBody(&body); err != nil {
-			return e.BadRequestError("The request body cannot be read.", err)
-		}
-		if errs := unreadableDates(body, "sendAt", "expiresAt"); len(errs) > 0 {
-			return e.BadRequestError("Some dates cannot be read.", errs)
-		}
-		return e.Next()
-	}
-	app.OnRecordCreateRequest(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordRequestEvent]{
-		Id: "groundwork.notifications.dates", Func: checkDates})
-	app.OnRecordUpdateRequest(notifications.CollectionNotifications).Bind(&hook.Handler[*core.RecordRequestEvent]{
-		Id: "groundwork.notifications.dates", Func: checkDates})
+	g.refuseUnreadableDates(notifications.CollectionNotifications, "sendAt", "expiresAt")
 
 	take := func(e *core.RecordEvent) error {
 		return inTransaction(e, func() error {
@@ -169,6 +153,25 @@ func fieldErrors(err error) error {
 	default:
 		return err
 	}
+}
+
+// refuseUnreadableDates refuses requests in which a field holds something other than a
+// date. PocketBase reads what it does not understand as "no date", and for sendAt that
+// would mean "now". Only the request itself still has the words: RequestInfo's body
+// holds what PocketBase has made of them by now.
+func (g *groundwork) refuseUnreadableDates(collection string, fields ...string) {
+	check := &hook.Handler[*core.RecordRequestEvent]{Id: "groundwork.dates." + collection, Func: func(e *core.RecordRequestEvent) error {
+		body := map[string]any{}
+		if err := e.BindBody(&body); err != nil {
+			return e.BadRequestError("The request body cannot be read.", err)
+		}
+		if errs := unreadableDates(body, fields...); len(errs) > 0 {
+			return e.BadRequestError("Some dates cannot be read.", errs)
+		}
+		return e.Next()
+	}}
+	g.app.OnRecordCreateRequest(collection).Bind(check)
+	g.app.OnRecordUpdateRequest(collection).Bind(check)
 }
 
 // unreadableDates returns an error for each of the fields that holds something

@@ -3,6 +3,7 @@ package notifications
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pocketbase/dbx"
@@ -29,9 +30,11 @@ func DefaultZone(app core.App) *time.Location {
 }
 
 // loadZone returns a zone by its name, nil when there is none of that name. Of a
-// server's own zone ("Local") nobody would know what it is.
+// server's own zone ("Local") nobody would know what it is, and what else lies among
+// its zone files is no place.
 func loadZone(name string) *time.Location {
-	if name == "" || name == "Local" {
+	switch first, _, _ := strings.Cut(name, "/"); first {
+	case "", "Local", "localtime", "posixrules", "posix", "right", "Factory":
 		return nil
 	}
 	zone, err := time.LoadLocation(name)

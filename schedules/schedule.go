@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	validation "github.com/pocketbase/ozzo-validation/v4"
 	"github.com/pocketbase/pocketbase/core"
@@ -142,10 +143,31 @@ func refusal(field, code, sentence string) validation.Errors {
 
 // CheckTimezone refuses a name that is no time zone; empty is the server's default.
 func CheckTimezone(name string) error {
-	if name != "" && notifications.LoadZone(name) == nil {
-		return sentence("There is no time zone %q. Write it like Europe/Paris or America/New_York, or UTC.", name)
+	if name == "" || notifications.LoadZone(name) != nil {
+		return nil
 	}
-	return nil
+	if meant := zoneMeant(name); meant != "" {
+		return sentence("There is no time zone %q. Write it as %s.", name, meant)
+	}
+	return sentence("There is no time zone %q. Write it like Europe/Paris or America/New_York, or UTC.", name)
+}
+
+// zoneMeant is the zone that a name written in other letters means, such as
+// "europe/paris" or "America/new york"; empty when there is none.
+func zoneMeant(name string) string {
+	name = strings.ReplaceAll(strings.TrimSpace(name), " ", "_")
+	words := []byte(strings.ToLower(name))
+	for i := range words {
+		if i == 0 || strings.IndexByte("/_-", words[i-1]) >= 0 {
+			words[i] = byte(unicode.ToUpper(rune(words[i])))
+		}
+	}
+	for _, meant := range []string{name, string(words), strings.ToUpper(name)} {
+		if notifications.LoadZone(meant) != nil {
+			return meant
+		}
+	}
+	return ""
 }
 
 // sealedPrefix marks a stored secret, as with providers.
