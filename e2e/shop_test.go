@@ -103,7 +103,6 @@ func TestShopByTheMouse(t *testing.T) {
 		again()
 	}
 
-	// The end of what is left; that it has begun is seen by the reminder, the last of it.
 	db := quiet(t, data)
 	defer func() { require.NoError(t, db.Close()) }()
 	// told are the texts in people's inboxes about one record.
