@@ -113,7 +113,7 @@ func sendKind(t *testing.T, s *process.Server, category string) (id string) {
 	require.Eventually(t, func() bool {
 		require.NoError(t, s.Call(http.MethodGet, "/api/collections/notifications/records/"+n.ID, nil, &n))
 		return n.FinishedAt != ""
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	return n.ID
 }
 

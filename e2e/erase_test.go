@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -64,6 +65,9 @@ func (s *erasable) traces(texts ...string) []string {
 			return err
 		}
 		raw, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the server has deleted it meanwhile
+		}
 		for _, text := range texts {
 			if bytes.Contains(raw, []byte(text)) {
 				found = append(found, text+" in "+entry.Name())

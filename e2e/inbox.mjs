@@ -19,7 +19,7 @@ const step = async (name, fn) => {
   console.log(`ok    ${name} (${Date.now() - start} ms)`);
 };
 const until = async (what, condition) => {
-  for (let i = 0; i < 600; i++) {
+  for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await condition()) return;
     await after(50);
   }

@@ -67,6 +67,23 @@ await step("a notification is previewed", async () => {
   await p.keyboard.press("Enter");
   await d.locator('[data-preview="email"]').waitFor();
   await picture("preview");
+  // Whoever asks for somebody while another answer is on its way gets the last one.
+  let held;
+  await p.route("**/api/notifications/preview", (route) => (held ? route.continue() : (held = route)));
+  await d.getByLabel(/Show it for/).fill(ana.id);
+  await p.keyboard.press("Enter");
+  await d.getByLabel(/Show it for/).fill("nobody@example.com");
+  await p.keyboard.press("Enter");
+  await d.getByText("There is nobody with the e-mail address").waitFor();
+  const late = p.waitForResponse("**/api/notifications/preview");
+  await held.continue();
+  await (await late).finished();
+  await p.unroute("**/api/notifications/preview");
+  await d.getByText("There is nobody with the e-mail address").waitFor();
+  assert.equal(await d.locator('[data-preview="email"]').count(), 0);
+  await d.getByLabel(/Show it for/).fill("ANA@example.com");
+  await p.keyboard.press("Enter");
+  await d.locator('[data-preview="email"]').waitFor();
   assert.deepEqual(await axeFaults(p, "[role=dialog]"), []);
   await close(d);
 });

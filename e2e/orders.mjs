@@ -59,11 +59,11 @@ if (part === "flood") { // one client, thirty at once
   await Promise.all(Array.from({ length: 30 }, () => place(pb, tea)));
 }
 
-if (part === "soon") { // due now, and in ten minutes
+if (part === "soon") { // due now, and in an hour
   const pb = await signIn("emma");
   const tea = await teaOf(pb);
   const minute = 60_000;
-  for (const left of [59 * minute, 70 * minute]) await place(pb, tea, { deliverAt: new Date(Date.now() + left).toISOString() });
+  for (const left of [59 * minute, 120 * minute]) await place(pb, tea, { deliverAt: new Date(Date.now() + left).toISOString() });
 }
 
 if (part === "ship") { // an order is updated, shipped, and updated again

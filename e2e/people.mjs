@@ -45,8 +45,6 @@ const picture = async (name) => {
 const open = async (collection, email) => {
   await dashboard.open(p, collection);
   await dashboard.edit(p, email);
-  const more = p.locator(".record-upsert-modal").getByRole("button", { name: "More options" });
-  await more.click();
 };
 const closePanel = async () => {
   const panel = p.locator(".record-upsert-modal");
@@ -70,10 +68,11 @@ await p.waitForURL(/collections/);
 
 await step("export", async () => {
   await open("users", "ana@example.com");
+  await dashboard.opened(p, "Export everything");
   await entry("Delete").waitFor();
   await p.waitForFunction(() => getComputedStyle(document.querySelector(".dropdown:popover-open")).opacity === "1");
   await picture("menu");
-  await entry("Export everything").click();
+  await dashboard.menu(p, "Export everything");
   const d = dialog("Export everything about this person");
   await d.getByText("ana@example.com").waitFor();
   await accessible();
@@ -86,8 +85,7 @@ await step("export", async () => {
   assert.ok(!json.content.includes("bo@example.com") && !json.content.includes("Phone of bo"), "nobody else is");
   await d.waitFor({ state: "hidden" });
 
-  await p.getByRole("button", { name: "More options" }).last().click();
-  await entry("Export everything").click();
+  await dashboard.menu(p, "Export everything");
   const zip = await downloaded(dialog("Export everything about this person").getByRole("button", { name: "Download archive" }));
   assert.match(zip.name, /\.zip$/);
   assert.equal(zip.content.subarray(0, 2).toString(), "PK");
@@ -96,8 +94,7 @@ await step("export", async () => {
 });
 
 await step("erase asks for the person's address or id", async () => {
-  await p.getByRole("button", { name: "More options" }).last().click();
-  await entry("Erase this person").click();
+  await dashboard.menu(p, "Erase this person");
   const d = dialog("Erase this person");
   const erase = d.getByRole("button", { name: "Erase this person" });
   await d.getByText("ana@example.com").first().waitFor();
@@ -148,7 +145,8 @@ await step("erase", async () => {
   for (const row of ["users 1", "devices 1"]) await d.getByRole("row", { name: row }).waitFor();
   await picture("receipt");
   await accessible();
-  assert.ok(!JSON.stringify(receipt).includes("ana"), "the receipt does not tell who it was");
+  const { id: _, ...told } = receipt; // three letters are easily in what is made by chance
+  assert.ok(!JSON.stringify(told).includes("ana") && !JSON.stringify(receipt).includes(ana.id), "the receipt does not tell who it was");
 
   // Its panel is closed, it left the list, and the others are there.
   await p.locator(".record-upsert-modal").waitFor({ state: "detached" });
@@ -156,6 +154,7 @@ await step("erase", async () => {
   const shown = p.locator(".record-preview-modal");
   await shown.getByText("superuser", { exact: true }).waitFor();
   await picture("receipt-record");
+  await p.waitForFunction(() => document.activeElement?.closest(".record-preview-modal")); // it is given the keyboard a moment later
   await p.keyboard.press("Escape");
   await shown.waitFor({ state: "detached" });
   await d.getByRole("button", { name: "Close" }).click();
@@ -170,7 +169,7 @@ await step("erase", async () => {
 
 await step("a refusal says why and deletes nothing", async () => {
   await open("users", "cleo@example.com");
-  await entry("Erase this person").click();
+  await dashboard.menu(p, "Erase this person");
   const d = dialog("Erase this person");
   await d.getByLabel("To go on").fill(cleo.id); // the id does as well
   await d.getByRole("button", { name: "Erase this person" }).click();
@@ -185,7 +184,7 @@ await step("a refusal says why and deletes nothing", async () => {
 
 await step("every collection of accounts", async () => {
   await open("staff", "dan@example.com");
-  await entry("Erase this person").click();
+  await dashboard.menu(p, "Erase this person");
   const d = dialog("Erase this person");
   await d.getByLabel("To go on").fill("dan@example.com");
   await d.getByRole("button", { name: "Erase this person" }).click();
@@ -197,16 +196,15 @@ await step("every collection of accounts", async () => {
 
 await step("a record that was copied and saved has them too", async () => {
   await open("users", "bo@example.com");
-  await entry("Duplicate").click();
+  await dashboard.menu(p, "Duplicate");
   await p.getByRole("button", { name: "Create", exact: true }).waitFor();
-  assert.equal(await p.getByRole("button", { name: "More options" }).count(), 0);
+  await p.getByRole("button", { name: "More options" }).waitFor({ state: "detached" });
   await p.locator('.record-upsert-modal [name="email"]').fill("bo2@example.com");
   await p.locator('.record-upsert-modal [name="password"]').fill(password);
   await p.locator('.record-upsert-modal [name="passwordConfirm"]').fill(password);
   await p.keyboard.press("Control+s"); // save and stay
   await p.getByRole("button", { name: "Save changes", exact: true }).waitFor();
-  await p.locator(".record-upsert-modal").getByRole("button", { name: "More options" }).click();
-  await entry("Erase this person").click();
+  await dashboard.menu(p, "Erase this person");
   const d = dialog("Erase this person");
   await d.getByText("bo2@example.com").first().waitFor();
   await p.keyboard.press("Escape");
@@ -216,12 +214,12 @@ await step("a record that was copied and saved has them too", async () => {
 
 await step("superusers have neither", async () => {
   await open("_superusers", rootEmail);
-  await entry("Copy JSON").waitFor();
+  await dashboard.opened(p, "Copy JSON");
   assert.equal(await entry("Erase this person").count(), 0);
   await p.keyboard.press("Escape");
   await closePanel();
   await open("orders", order.id);
-  await entry("Copy JSON").waitFor();
+  await dashboard.opened(p, "Copy JSON");
   assert.equal(await entry("Export everything").count(), 0);
 });
 
@@ -232,7 +230,7 @@ await step("a session is ended", async () => {
   const status = () => client.collection("users").getOne(bo.id, { requestKey: null }).then(() => 200, (e) => e.status);
   assert.equal(await status(), 200);
   await open("sessions", bo.id);
-  await entry("Delete").click();
+  await dashboard.menu(p, "Delete");
   await p.getByRole("button", { name: "Delete record" }).click();
   await p.locator(".record-upsert-modal").waitFor({ state: "detached" });
   assert.equal(await status(), 401);

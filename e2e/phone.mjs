@@ -24,11 +24,12 @@ const refused = async (status, promise) => {
 const post = (pb, path, body) => pb.send(`/api/collections/users/${path}`, { method: "POST", body, requestKey: null });
 // The text is there a moment after the answer.
 const lastText = async () => {
-  for (;;) {
+  for (const end = Date.now() + 120_000; Date.now() < end;) {
     const { items } = await root.collection("notification_deliveries").getList(1, 1, { sort: "-@rowid", filter: "channel = 'sms'", requestKey: null });
     if (items[0] && !["pending", "sending"].includes(items[0].status)) return items[0];
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  assert.fail("no text came");
 };
 const code = async () => (await lastText()).rendered.body.match(/\d{4,}/)[0];
 

@@ -42,7 +42,7 @@ const refused = async (status, promise) => {
   return error.response;
 };
 const until = async (what, condition) => {
-  for (let i = 0; i < 600; i++) {
+  for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await condition()) return;
     await after(50);
   }

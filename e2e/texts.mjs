@@ -27,7 +27,7 @@ const refused = async (status, promise) => {
   return error.response;
 };
 const until = async (what, get) => {
-  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await after(50)) {
+  for (const deadline = Date.now() + 120_000; Date.now() < deadline; await after(50)) {
     const got = await get();
     if (got) return got;
   }

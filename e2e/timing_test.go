@@ -28,10 +28,10 @@ func TestTimingWithTheStockSDK(t *testing.T) {
 	}
 	run("before", "opened")
 	s.Kill()
-	// The minute after which a push becomes an SMS is over.
+	// The hour after which a push becomes an SMS is over.
 	require.NoError(t, s.WithDB(func(db *dbx.DB) error {
 		_, err := db.NewQuery("UPDATE notification_deliveries SET updated = {:then} WHERE channel = 'push'").
-			Bind(dbx.Params{"then": time.Now().UTC().Add(-2 * time.Minute).Format("2006-01-02 15:04:05.000Z")}).Execute()
+			Bind(dbx.Params{"then": time.Now().UTC().Add(-2 * time.Hour).Format("2006-01-02 15:04:05.000Z")}).Execute()
 		return err
 	}))
 	require.NoError(t, s.Start())

@@ -20,7 +20,7 @@ const step = async (name, fn) => {
 // status is what a request ends with; 200 stands for every success.
 const status = (promise) => promise.then(() => 200, (e) => e.status);
 const until = async (what, get) => {
-  for (const end = Date.now() + 60_000; Date.now() < end; await after(30)) {
+  for (const end = Date.now() + 120_000; Date.now() < end; await after(30)) {
     const got = await get();
     if (got) return got;
   }

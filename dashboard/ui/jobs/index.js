@@ -7,12 +7,13 @@ import { detailOf, queueName, queues as pausable, states, titleOf } from "./word
 // How often the page looks again, in milliseconds.
 const pause = 3000;
 
-// keepFocus lets what the keyboard is on keep it when its row is made anew.
+// keepFocus lets what the keyboard is on keep it when its row is made anew: right after
+// it was, so that no key falls in between.
 function keepFocus(change) {
   const on = document.activeElement, row = on?.closest("[data-job], [data-queue]");
   const again = row && (row.dataset.job ? rowOf(row.dataset.job) : `[data-queue="${row.dataset.queue}"] button`);
   change();
-  if (again) setTimeout(() => refocus(again), 50);
+  if (again) queueMicrotask(() => refocus(again));
 }
 
 export function page() {

@@ -25,9 +25,12 @@ function channelsOf(template) {
 
 export function openPreview({ id, template }) {
   const data = store({ who: "", variables: "", answer: null, busy: false, error: "" });
+  let asked = 0;
 
+  // The last question counts: whoever asks while another answer is on its way is not kept
+  // waiting for it, and does not see it.
   const look = async () => {
-    if (data.busy) return;
+    const number = ++asked;
     data.busy = true;
     data.error = "";
     try {
@@ -41,8 +44,11 @@ export function openPreview({ id, template }) {
           throw new Error('The variables are not JSON: write them like {"code": "A1"}.');
         }
       }
-      data.answer = await request("/api/notifications/preview", "POST", body).then((r) => r.json());
+      const answer = await request("/api/notifications/preview", "POST", body).then((r) => r.json());
+      if (number !== asked) return;
+      data.answer = answer;
     } catch (error) {
+      if (number !== asked) return;
       data.answer = null;
       data.error = error.message;
     }
