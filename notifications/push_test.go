@@ -146,7 +146,9 @@ func newPushApp(t *testing.T, environment ...notifications.ProviderConfig) *push
 		sender.Close()
 		providers.Close()
 	})
-	return &pushApp{app, t, peer, providers}
+	a := &pushApp{app, t, peer, providers}
+	a.checked() // a check of the start that came later would end a pause
+	return a
 }
 
 // checked waits until the checks of the start are through, and what they asked for.
@@ -378,7 +380,6 @@ func TestAServiceThatIsRepairedDuringAPass(t *testing.T) {
 	app.device(ana, "t-apple", nil)
 	app.device(ana, "t-google", map[string]any{"platform": "android"})
 	apple := notifications.EnvironmentProviderID(notifications.ProviderAPNs)
-	app.checked()
 	require.NoError(t, app.providers.Pause(app, apple, "The key is wrong."))
 	app.peer.hold = make(chan struct{})
 	n := app.push(nil)
@@ -405,7 +406,6 @@ func TestWritesThatFailLeaveNothingLying(t *testing.T) {
 	t.Parallel()
 	app := newPushApp(t, apnsRow)
 	app.device(app.User("ana@example.com"), "t-apple", nil)
-	app.checked()
 	var mu sync.Mutex
 	tried := map[string]int{}
 	failing := map[string]int{"pause": 1, "release": 1, "recount": 3} // the end of a batch asks for more than one
