@@ -36,6 +36,7 @@ func newBrowsing(t *testing.T, opts ...pbtest.Option) *browsing {
 	res := b.Send(http.MethodGet, "/api/notifications/webpush-key", nil, "")
 	require.Equal(t, http.StatusOK, res.Status, res.String())
 	b.key = res.JSON(t)["publicKey"].(string)
+	until(t, b.App, b.webPushRow(), "state", "ok") // a check of the start that came later would end a pause
 	return b
 }
 
