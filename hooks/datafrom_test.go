@@ -119,18 +119,20 @@ func TestDataFromThatCannotWorkIsRefused(t *testing.T) {
 
 func TestDataFromThatIsGoneFailsWithASentence(t *testing.T) {
 	t.Parallel()
-	app := pbtest.NewApp(t)
+	c := clockAt(t, "2025-06-24T12:00:00Z")
+	app := pbtest.NewApp(t, c.option())
 	orders := shop(t, app)
 	root := app.Token(app.Superuser("root@example.com"))
 	ana := app.User("ana@example.com")
 	order(app, ana, "Lamp", 20)
 	template := app.Record(notifications.CollectionTemplates, map[string]any{"key": "t", "title": "{{ rows[0].item }}", "dataFrom": "spending"})
 	app.Handler()
-	later := send(t, app, map[string]any{"title": "", "body": "", "template": template.Id, "channels": []string{"inbox"}, "sendAt": time.Now().Add(3 * time.Second)})
+	later := send(t, app, map[string]any{"title": "", "body": "", "template": template.Id, "channels": []string{"inbox"}, "sendAt": c.now().Add(time.Hour)})
 	require.Equal(t, "scheduled", app.Reload(later).GetString("status"))
 	view, err := app.FindCollectionByNameOrId("spending")
 	require.NoError(t, err)
 	require.NoError(t, app.Delete(view))
+	c.step(t, app, later, c.now().Add(time.Hour))
 	later = until(t, app, later, "status", "failed")
 	require.Equal(t, `The collection or view "spending", which the template takes its rows from, was deleted.`, later.GetString("statusReason"))
 

@@ -79,7 +79,7 @@ func asJSON(t testing.TB, v any) string {
 func allowBatch(t *testing.T, app *pbtest.App) {
 	t.Helper()
 	settings := app.Settings()
-	settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 50, 30
+	settings.Batch.Enabled, settings.Batch.MaxRequests, settings.Batch.Timeout = true, 50, 120
 	require.NoError(t, app.Save(settings))
 }
 

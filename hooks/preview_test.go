@@ -248,7 +248,8 @@ func TestATestIsARealMessage(t *testing.T) {
 	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
 	app := pbtest.NewApp(t, pbtest.WithConfig(production))
 	app.Handler()
-	provider := mailProvider(t, app, smtp.Config("hello@example.com"), "")
+	// A check that came later would end the pause below.
+	provider := until(t, app, mailProvider(t, app, smtp.Config("hello@example.com"), ""), "state", "ok")
 	ana := app.User("ana@example.com")
 	root := app.Token(app.Superuser("second-root@example.com"))
 	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Hi", "channels": []string{"email"}, "audience": "users", "users": []string{ana.Id}})

@@ -165,6 +165,7 @@ func serve(app core.App) error {
 	if err != nil {
 		return err
 	}
+	app.OnServe().Unbind("__pbCronStart__") // as in pbtest
 	e := &core.ServeEvent{Router: router, Server: &http.Server{}}
 	e.App = app
 	return app.OnServe().Trigger(e, func(*core.ServeEvent) error { return nil })

@@ -33,6 +33,7 @@ func newVersionsApp(t *testing.T, dir string) *versionsApp {
 	require.NoError(t, app.RunAllMigrations())
 	app.Settings().Logs.MaxDays = 0 // they are written after the answer, when the folder may be gone
 
+	app.OnServe().Unbind("__pbCronStart__") // as in pbtest
 	router, err := apis.NewRouter(app)
 	require.NoError(t, err)
 	a := &versionsApp{App: app}

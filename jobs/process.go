@@ -71,17 +71,31 @@ type process struct {
 	loops   sync.WaitGroup
 }
 
+// startTries is how often the jobs are started whose file is busy. SQLite and River wait
+// for ten seconds each time, and a disk that takes longer once is no reason for a server
+// not to start.
+const startTries = 3
+
+// isBusy says that a file was locked, or its disk slow, for longer than anybody waits.
+func isBusy(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "SQLITE_BUSY")
+}
+
 // start begins to work. With a database that others share it goes on in the
 // background when that does not answer, and tries again.
 func (p *process) start(ctx context.Context) error {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p.cancel = cancel
 	if !p.shared {
-		if err := p.open(run); err != nil {
-			cancel()
-			return err
+		err := p.open(run)
+		for try := 1; try < startTries && isBusy(err) && ctx.Err() == nil; try++ {
+			p.log.Warn("the database of the jobs is busy, starting them again", "error", err)
+			err = p.open(run)
 		}
-		return nil
+		if err != nil {
+			cancel()
+		}
+		return err
 	}
 	done := make(chan struct{})
 	p.loops.Go(func() {

@@ -569,12 +569,12 @@ func TestRecheckGetsARepairedServerGoing(t *testing.T) {
 	r.servers.answer("one", notifications.Outcome{Kind: notifications.ConfigBad, Explanation: "The certificate expired yesterday."})
 	rec := r.row(t, map[string]any{"config": host("one")})
 	off := r.row(t, map[string]any{"config": host("off"), "channel": "email_promotional"})
-	r.work(t)
 	require.NoError(t, r.Pause(r.app, rec.Id, "The certificate expired."))
 	require.NoError(t, r.Pause(r.app, off.Id, "The certificate expired."))
 	off = r.app.Reload(off)
 	off.Set("enabled", false)
 	r.save(t, off)
+	r.work(t) // the checks that were asked for until then are due long ago
 
 	require.Eventually(t, func() bool { return r.servers.checked("one") >= 3 }, patience, 10*time.Millisecond)
 	require.Equal(t, "The certificate expired yesterday.", r.app.Reload(rec).GetString("stateReason"))

@@ -249,6 +249,13 @@ func (r *chunkRun) all(ctx context.Context, parts []handoverPart) {
 			r.turnAway(ctx, p, late)
 			continue
 		}
+		// What stops it may have come while this one waited: the place that it has got
+		// is then one that was given back because of that.
+		if why := r.stops(ctx); why != "" {
+			r.gate.Release(Outcome{})
+			r.answer(p, Outcome{Kind: Retry, Explanation: why}, true)
+			continue
+		}
 		flight.Go(func() { r.one(ctx, sending, p) })
 	}
 	flight.Wait()

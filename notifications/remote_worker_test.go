@@ -220,12 +220,12 @@ func TestWorkerStopsWhereAPassWould(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		outcome Outcome
-		most    int // that are handed over: what stops it, and what was in flight
+		most    int // that are handed over: what came before the one that stops it, and what was in flight
 	}{
-		"configuration bad":   {Outcome{Kind: ConfigBad, Explanation: "The password is wrong."}, 1 + 4},
-		"the server is away":  {Outcome{Kind: Retry, ProviderDown: true, RetryAfter: time.Millisecond, Explanation: "Try later."}, 1 + 4},
-		"it does not answer":  {Outcome{Kind: Ambiguous, Explanation: "No answer."}, maxSilent + 4},
-		"it refuses the text": {Outcome{Kind: PayloadBad, Explanation: "Spam."}, badPayloads + 4},
+		"configuration bad":   {Outcome{Kind: ConfigBad, Explanation: "The password is wrong."}, 4},
+		"the server is away":  {Outcome{Kind: Retry, ProviderDown: true, RetryAfter: time.Millisecond, Explanation: "Try later."}, 4},
+		"it does not answer":  {Outcome{Kind: Ambiguous, Explanation: "No answer."}, maxSilent - 1 + 4},
+		"it refuses the text": {Outcome{Kind: PayloadBad, Explanation: "Spam."}, badPayloads - 1 + 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

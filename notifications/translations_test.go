@@ -1,6 +1,7 @@
 package notifications
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,7 +62,8 @@ func TestBrokenTranslationsSayWhere(t *testing.T) {
 	for source, want := range map[string]string{
 		"Un\n{{ town }}": `In fr, title, line 2: There is no "town".`,
 		"Un\n{% for r in rows %}\n  {% if true %}\n{{ r.nope }}{% endif %}{% endfor %}": `In fr, title, line 4: There is no "r.nope".`,
-		"{% assign n = 2000000000 %}{% for i in (1..n) %}xxxxxxxxxx{% endfor %}":        "In fr, title: The text gets longer than 1 MB",
+		// Each turn makes it much longer, so that it does not take too long before that.
+		"{% assign n = 2000000000 %}{% for i in (1..n) %}" + strings.Repeat("x", 100_000) + "{% endfor %}": "In fr, title: The text gets longer than 1 MB",
 	} {
 		c, err := Compile(Content{Title: "x", Translations: map[string]Translation{"fr": {Title: source}}})
 		require.NoError(t, err, source)

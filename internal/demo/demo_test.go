@@ -13,6 +13,7 @@ import (
 
 	"github.com/groundworkhq/groundwork/internal/demo"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 )
 
@@ -65,6 +66,11 @@ func TestTheDemoSendsNothingByItself(t *testing.T) {
 	t.Parallel()
 	app := pbtest.NewApp(t)
 	app.Handler() // as if it were filled while a server runs
+	require.Eventually(t, func() bool {
+		due, err := jobs.CountDue(t.Context(), app)
+		require.NoError(t, err)
+		return due == 0
+	}, 2*time.Minute, 10*time.Millisecond, "what the start asks for is done")
 	require.NoError(t, demo.Fill(app, time.Now()))
 	var waiting int
 	require.NoError(t, app.DB().NewQuery("SELECT COUNT(*) FROM groundwork_outbox").Row(&waiting))
