@@ -169,7 +169,11 @@ func (l *life) person(who *core.Record, email, phone string, c func(n int) strin
 	require.NoError(t, err)
 	require.NotEmpty(t, device["id"])
 	l.Record(notifications.CollectionSubscriptions, map[string]any{"topic": topic.Id, "user": who.Id})
-	l.call(http.MethodPost, "/api/collections/notification_preferences/records", map[string]any{"channel": "email", "enabled": true, "quietFrom": "22:00", "quietTo": "07:00"}, token, agent)
+	// Quiet hours that are not now, whenever this runs: what is sent below would wait for
+	// their end.
+	quiet := time.Now().UTC().Add(10 * time.Hour)
+	l.call(http.MethodPost, "/api/collections/notification_preferences/records", map[string]any{"channel": "email", "enabled": true,
+		"quietFrom": quiet.Format("15:04"), "quietTo": quiet.Add(time.Hour).Format("15:04")}, token, agent)
 
 	// To this person alone, on every channel; then to everybody, with their name.
 	alone := l.Record(notifications.CollectionNotifications, map[string]any{"title": c(13), "body": c(14) + " {{ user.name }}", "data": map[string]any{"k": c(15)},
