@@ -1,6 +1,7 @@
 package notifications
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -149,4 +150,51 @@ func findUnread(app core.App, users []string, n *Notification, snapshot Snapshot
 		unread[row.User] = row.Unread
 	}
 	return unread, nil
+}
+
+// inboxChunk is how many inbox messages share one transaction.
+const inboxChunk = 100
+
+// deliverInbox writes inbox messages. The message and its delivery row are
+// stored in one transaction, so that a crash can not write one twice. Each is
+// saved as a record: realtime and the owner's own hooks see it.
+func (s *Sender) deliverInbox(ctx context.Context, items []item) error {
+	for start := 0; start < len(items); start += inboxChunk {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		chunk := items[start:min(start+inboxChunk, len(items))]
+		err := s.app.RunInTransaction(func(txApp core.App) error {
+			inbox, err := txApp.FindCachedCollectionByNameOrId(CollectionInbox)
+			if err != nil {
+				return err
+			}
+			deliveries, err := tableName(txApp, CollectionDeliveries)
+			if err != nil {
+				return err
+			}
+			now := dbTime(s.now())
+			done := txApp.DB().NewQuery("UPDATE {{" + deliveries + "}} SET [[status]] = 'delivered', [[provider]] = 'inbox', [[attempts]] = [[attempts]] + 1," +
+				" [[acceptedAt]] = {:now}, [[deliveredAt]] = {:now}, [[updated]] = {:now} WHERE [[id]] = {:id} AND [[status]] = 'pending'").Prepare()
+			defer done.Close()
+			for _, it := range chunk {
+				res, err := done.Bind(dbx.Params{"id": it.row.ID, "now": now}).Execute()
+				if err != nil {
+					return fmt.Errorf("store delivery %s: %w", it.row.ID, err)
+				}
+				if changed, err := res.RowsAffected(); err != nil || changed == 0 {
+					continue // cancelled meanwhile
+				}
+				record := newInboxRecord(inbox, it.msg.Target.UserID, it.msg.NotificationID, it.msg.Title, it.msg.Body, it.msg.Image, it.msg.Link, it.msg.Data)
+				if err := txApp.SaveNoValidateWithContext(AsServer(context.Background()), record); err != nil {
+					return fmt.Errorf("save inbox message for delivery %s: %w", it.row.ID, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

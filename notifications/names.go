@@ -144,3 +144,44 @@ const (
 	ReasonOpened           = "opened"            // the push was opened before the SMS in its place went out
 	ReasonCaptured         = "captured"          // kept here instead of sent, outside production
 )
+
+// Channel is the channel whose messages a provider of this kind sends.
+func (c ProviderChannel) Channel() Channel {
+	switch c {
+	case ProviderEmailTransactional, ProviderEmailPromotional:
+		return ChannelEmail
+	case ProviderSMSTransactional, ProviderSMSPromotional:
+		return ChannelSMS
+	default:
+		return ChannelPush
+	}
+}
+
+// Kind is the kind of message that a provider of this kind is bound to; empty
+// when it sends both.
+func (c ProviderChannel) Kind() Kind {
+	switch c {
+	case ProviderEmailTransactional, ProviderSMSTransactional:
+		return KindTransactional
+	case ProviderEmailPromotional, ProviderSMSPromotional:
+		return KindPromotional
+	default:
+		return ""
+	}
+}
+
+// providerChannel is the one kind of provider that may send a message.
+func providerChannel(channel Channel, kind Kind) ProviderChannel {
+	switch {
+	case channel == ChannelEmail && kind == KindPromotional:
+		return ProviderEmailPromotional
+	case channel == ChannelEmail:
+		return ProviderEmailTransactional
+	case channel == ChannelSMS && kind == KindPromotional:
+		return ProviderSMSPromotional
+	case channel == ChannelSMS:
+		return ProviderSMSTransactional
+	default:
+		return ""
+	}
+}
