@@ -142,10 +142,13 @@ func TestMonitorShowsWhatGoesWrong(t *testing.T) {
 
 		// The list has them all, and the long args of none.
 		listed := map[string]map[string]any{}
-		for _, item := range x.get("/api/jobs?limit=200", x.root)["items"].([]any) {
-			one := item.(map[string]any)
-			listed[one["id"].(string)] = one
-		}
+		require.Eventually(x.t, func() bool {
+			for _, item := range x.get("/api/jobs?limit=200", x.root)["items"].([]any) {
+				one := item.(map[string]any)
+				listed[one["id"].(string)] = one
+			}
+			return listed[unknown]["state"] != jobs.StateAvailable && listed[unknown]["state"] != jobs.StateRunning // it may be tried again just now
+		}, patience, 20*time.Millisecond)
 		for id, state := range map[string]string{panicked: jobs.StateDiscarded, spent: jobs.StateDiscarded, unknown: jobs.StateRetryable, large: jobs.StateCompleted, hung: jobs.StateRunning} {
 			require.Equal(x.t, state, listed[id]["state"], id)
 		}

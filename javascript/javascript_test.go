@@ -48,7 +48,7 @@ func TestSend(t *testing.T) {
 			require.NoError(t, err)
 			record, ok := v.Export().(*core.Record)
 			require.True(t, ok, "%T", v.Export())
-			require.Eventually(t, func() bool { return app.Reload(record).GetString("status") == "sent" }, time.Minute, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return app.Reload(record).GetString("status") == "sent" }, 2*time.Minute, 10*time.Millisecond)
 			rows, err := app.FindAllRecords(notifications.CollectionInbox)
 			require.NoError(t, err)
 			var titles []string

@@ -5,7 +5,10 @@ import (
 	"time"
 )
 
-func init() { stuckAfter = 300 * time.Millisecond }
+func init() {
+	stuckAfter = 300 * time.Millisecond
+	firstLook = 2 * time.Minute // what starts has started, however busy the machine is
+}
 
 // CleanJSON is cleanJSON.
 var CleanJSON = cleanJSON

@@ -55,6 +55,7 @@ func TestJobsMoveToPostgres(t *testing.T) {
 	x.becomes(paused, jobs.StateScheduled)
 	require.NoError(t, jobs.PauseQueue(t.Context(), x.App, jobs.QueueBulk))
 	x.eventually(func() bool { return len(x.texts()) == 6 })
+	x.relayed() // or it is taken after the move, as of then
 	require.NoError(t, client.Stop(context.Background()))
 	before := map[string]jobs.Info{}
 	for _, id := range []string{done, fails, later, waits, paused} {

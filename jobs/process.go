@@ -30,11 +30,11 @@ const (
 
 	// statementLimit bounds a statement of the upkeep.
 	statementLimit = 10 * time.Second
-
-	// firstLook is how long the start waits for a Postgres that does not answer, or
-	// to which jobs move, before it goes on without.
-	firstLook = 5 * time.Second
 )
+
+// firstLook is how long the start waits for a Postgres that does not answer, or to
+// which jobs move, before it goes on without.
+var firstLook = 5 * time.Second
 
 type logger = *slog.Logger
 

@@ -32,11 +32,14 @@ type counts struct {
 	Error           string
 }
 
+// flooding is what the flooder says when its first request is answered, or fails.
+type flooding struct{}
+
 // flooderProcess is a flooder at work.
 type flooderProcess struct {
 	command *exec.Cmd
 	end     io.WriteCloser
-	answer  io.Reader
+	answer  *json.Decoder
 }
 
 func startFlooder(address string, connections int) (*flooderProcess, error) {
@@ -50,18 +53,26 @@ func startFlooder(address string, connections int) (*flooderProcess, error) {
 	if f.end, err = f.command.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("start the flooder: %w", err)
 	}
-	if f.answer, err = f.command.StdoutPipe(); err != nil {
+	answer, err := f.command.StdoutPipe()
+	if err != nil {
 		return nil, fmt.Errorf("start the flooder: %w", err)
 	}
+	f.answer = json.NewDecoder(answer)
 	if err := f.command.Start(); err != nil {
 		return nil, fmt.Errorf("start the flooder: %w", err)
+	}
+	// What is measured from now on is measured in the flood, however long the process
+	// took to begin.
+	if err := f.answer.Decode(&flooding{}); err != nil {
+		_, ended := f.stop()
+		return nil, fmt.Errorf("start the flooder: %w", errors.Join(err, ended))
 	}
 	return f, nil
 }
 
 // stop ends the flood and returns what came of it.
 func (f *flooderProcess) stop() (c counts, err error) {
-	err = errors.Join(f.end.Close(), json.NewDecoder(f.answer).Decode(&c), f.command.Wait())
+	err = errors.Join(f.end.Close(), f.answer.Decode(&c), f.command.Wait())
 	if err == nil && c.Error != "" {
 		err = errors.New(c.Error)
 	}
@@ -91,6 +102,7 @@ func floods() bool {
 // flood sends on all connections as fast as they are answered, until the input ends.
 func flood(address string, connections int) (counts, error) {
 	var passed, refused, without atomic.Int64
+	begun := sync.OnceValue(func() error { return json.NewEncoder(os.Stdout).Encode(flooding{}) })
 	stop := make(chan struct{})
 	var flooders sync.WaitGroup
 	errs := make([]error, connections)
@@ -98,7 +110,7 @@ func flood(address string, connections int) (counts, error) {
 		flooders.Go(func() {
 			c, err := wire.Dial(address, "127.0.0.2")
 			if err != nil {
-				errs[i] = err
+				errs[i] = errors.Join(err, begun())
 				return
 			}
 			defer c.Close()
@@ -109,6 +121,7 @@ func flood(address string, connections int) (counts, error) {
 				default:
 				}
 				a, err := c.Send(request)
+				err = errors.Join(err, begun())
 				switch {
 				case err != nil:
 					errs[i] = err

@@ -179,7 +179,7 @@ func killAtRandom(s *process.Server, o options, out *outside, r *report) error {
 		before := out.total()
 		share := max(1, (all-before)/(o.kills-k+1))
 		goal := before + rand.IntN(share) + 1
-		for deadline := time.Now().Add(10 * time.Second); out.total() < goal && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(2 * time.Minute); out.total() < goal && time.Now().Before(deadline); {
 			time.Sleep(time.Duration(1+rand.IntN(5)) * time.Millisecond) // between two looks at the ledgers: the moment is meant to be random
 		}
 		s.Kill()

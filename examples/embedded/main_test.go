@@ -49,7 +49,7 @@ func TestBuildsAndServes(t *testing.T) {
 		}
 		_ = res.Body.Close()
 		return res.StatusCode == http.StatusOK
-	}, time.Minute, 20*time.Millisecond, "it answers")
+	}, 2*time.Minute, 20*time.Millisecond, "it answers")
 
 	for path, want := range map[string]int{
 		"/api/health":                                  http.StatusOK,
@@ -69,7 +69,7 @@ func TestBuildsAndServes(t *testing.T) {
 	select {
 	case err := <-ended:
 		require.NoError(t, err, printed.String())
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("it does not end:\n%s", printed.String())
 	}
 }

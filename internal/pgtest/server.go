@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +20,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/groundworkhq/groundwork/internal/freeport"
 )
 
 // patience is how long a server may take to start on a machine that is busy.
@@ -32,7 +33,7 @@ const Password = "pg-secret-4711"
 // Server is a Postgres on loopback.
 type Server struct {
 	bin, dir string
-	port     int
+	address  string
 	cred     *syscall.Credential
 
 	mu     sync.Mutex
@@ -120,9 +121,10 @@ func (s *Server) NewDatabase() (string, error) {
 	return name, err
 }
 
-// URL is the address of a database of the server.
+// URL is the address of a database of the server. Who connects waits as long as a busy
+// machine needs, and not the 5 seconds of the product.
 func (s *Server) URL(database string) string {
-	return fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/%s?sslmode=disable", Password, s.port, database)
+	return fmt.Sprintf("postgres://postgres:%s@%s/%s?sslmode=disable&connect_timeout=%.0f", Password, s.address, database, patience.Seconds())
 }
 
 func start() (*Server, error) {
@@ -151,19 +153,15 @@ func start() (*Server, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("initdb: %w\n%s", err, out))
 	}
-	// The port may be taken between here and there.
-	for try := range 5 {
-		if s.port, err = freePort(); err != nil {
-			return fail(err)
-		}
-		if err = s.Run(); err == nil {
-			return s, nil
-		}
-		if try == 4 || !strings.Contains(err.Error(), "could not bind") {
-			break
-		}
+	// Others connect while it is away between Crash and Run: its port is none that they
+	// could get.
+	if s.address, err = freeport.Address(); err != nil {
+		return fail(err)
 	}
-	return fail(err)
+	if err := s.Run(); err != nil {
+		return fail(err)
+	}
+	return s, nil
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -179,7 +177,12 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 // Run starts the server, which was stopped, and waits until it answers.
 func (s *Server) Run() error {
 	s.mu.Lock()
-	cmd := s.command("postgres", "-D", s.data(), "-k", s.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(s.port),
+	host, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	cmd := s.command("postgres", "-D", s.data(), "-k", s.dir, "-h", host, "-p", port,
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=400", "-c", "shared_buffers=64MB", "-c", "log_min_messages=fatal")
 	output := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = output, output
@@ -195,7 +198,7 @@ func (s *Server) Run() error {
 		}
 		close(exited)
 	}()
-	err := <-started
+	err = <-started
 	s.cmd, s.exited, s.output = cmd, exited, output
 	s.mu.Unlock()
 	if err != nil {
@@ -272,13 +275,4 @@ func unprivileged() (*syscall.Credential, error) {
 		return nil, err
 	}
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

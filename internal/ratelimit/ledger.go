@@ -17,11 +17,12 @@ const (
 	maxRows = 500_000
 	// sharedRows is how many counters new keys of one window share beyond that.
 	sharedRows = 4096
-	// ledgerTimeout is how long a request waits for the database, which is closed to
-	// writers during a backup, before it is counted in memory instead.
-	ledgerTimeout = 3 * time.Second
-	pruneStep     = 5_000
+	pruneStep  = 5_000
 )
+
+// ledgerTimeout is how long a request waits for the database, which is closed to
+// writers during a backup, before it is counted in memory instead.
+var ledgerTimeout = 3 * time.Second
 
 // ledger keeps security counters as rows, one for each arrival, written before
 // the request goes on. They lie in auxiliary.db: a save in a transaction of

@@ -226,7 +226,7 @@ func TestRedisHangs(t *testing.T) {
 	var log bytes.Buffer
 	l := newRedisLimiter(t, "redis://:secret@"+listener.Addr().String()+"/0", &log, true)
 	count := Count{Key: l.Key("x"), Window: Window{5, time.Hour}}
-	n := 0
+	n, began := 0, time.Now()
 	for range 10_000 {
 		if l.Take(context.Background(), count).OK {
 			n++
@@ -235,5 +235,6 @@ func TestRedisHangs(t *testing.T) {
 	require.Equal(t, 5, n)
 	require.Equal(t, 1, strings.Count(log.String(), "Redis does not answer"), log.String())
 	require.NotContains(t, log.String(), "secret")
-	require.Less(t, calls.Load(), int64(20), "it is asked again only now and then")
+	most := 20 * (1 + int64(time.Since(began)/redisPause)) // on a machine that takes so long for these
+	require.Less(t, calls.Load(), most, "it is asked again only now and then")
 }

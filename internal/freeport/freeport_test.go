@@ -1,4 +1,4 @@
-package providertest
+package freeport
 
 import (
 	"testing"
@@ -7,11 +7,11 @@ import (
 )
 
 // Each address is given out once, over the end of a block too.
-func TestFreeAddress(t *testing.T) {
+func TestAddress(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for range 2*blockPorts + 1 {
-		address, err := FreeAddress()
+		address, err := Address()
 		require.NoError(t, err)
 		require.False(t, seen[address], address)
 		seen[address] = true
