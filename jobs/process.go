@@ -76,9 +76,14 @@ type process struct {
 // not to start.
 const startTries = 3
 
-// isBusy says that a file was locked, or its disk slow, for longer than anybody waits.
+// isBusy says that a file was locked, or its disk or the machine slow, for longer than
+// anybody waits.
 func isBusy(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "SQLITE_BUSY")
+	if err == nil || errors.Is(err, context.DeadlineExceeded) {
+		return err != nil
+	}
+	text := err.Error()
+	return strings.Contains(text, "SQLITE_BUSY") || strings.Contains(text, "timed out waiting for interrupt operation") // River's notifier
 }
 
 // start begins to work. With a database that others share it goes on in the
