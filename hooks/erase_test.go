@@ -357,7 +357,7 @@ func (l *life) anas() []string {
 	return texts
 }
 
-var whenUpdated = regexp.MustCompile(`updated=\S+ \S+`)
+var whenUpdated = regexp.MustCompile(`(updated|lastSeenAt)=\S+ \S+`)
 
 // bos are the rows that name Bo.
 func (l *life) bos() map[string][]string {
@@ -367,8 +367,8 @@ func (l *life) bos() map[string][]string {
 	for table, rows := range l.everything() {
 		for _, row := range rows {
 			if strings.Contains(row, bo.Id) || strings.Contains(row, "bonary") {
-				if table == "data.db/notifications" {
-					row = whenUpdated.ReplaceAllString(row, "") // a last recount comes when it comes
+				if table == "data.db/notifications" || table == "data.db/sessions" {
+					row = whenUpdated.ReplaceAllString(row, "") // a last recount, and when somebody was last seen, come when they come
 				}
 				all[table] = append(all[table], row)
 			}

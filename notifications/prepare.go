@@ -58,12 +58,12 @@ func (s *Sender) prepare(n *Notification, snapshot Snapshot, compiled *Compiled,
 			s.ledger.finish(row, over, m.stored)
 			continue
 		}
-		it, err := m.item(row)
+		it, ok, err := m.item(row)
 		if err != nil {
 			return nil, nil, err
 		}
-		if it != nil {
-			items = append(items, *it)
+		if ok {
+			items = append(items, it)
 		}
 	}
 	return items, m.stored, nil
@@ -157,8 +157,9 @@ func (m *making) sift(rows []*deliveryRow) []*deliveryRow {
 	return going
 }
 
-// item renders the message of a row; nil when it cannot be, and has its result.
-func (m *making) item(row *deliveryRow) (*item, error) {
+// item renders the message of a row. It is not ok when there is none: then the row has
+// its result.
+func (m *making) item(row *deliveryRow) (it item, ok bool, err error) {
 	s, user, to := m.s, m.people[row.User], m.targets[row.ID]
 	if m.compiled.loops() {
 		m.vars = maps.Clone(m.base) // a loop that takes too long may still be reading the last ones
@@ -168,23 +169,22 @@ func (m *making) item(row *deliveryRow) (*item, error) {
 		list, err := m.data.of(row.User)
 		if sentence, gone := dataGone(err); gone {
 			m.finish(row, DeliveryFailed, ReasonTemplateFailed, sentence)
-			return nil, nil
+			return item{}, false, nil
 		}
 		if err != nil {
-			return nil, err
+			return item{}, false, err
 		}
 		if len(list) == 0 {
 			m.finish(row, DeliverySkipped, ReasonNothingToSay, fmt.Sprintf(nothingToSay, m.data.source.Name))
-			return nil, nil
+			return item{}, false, nil
 		}
 		m.vars["rows"] = list
 	}
 	link := ""
 	if m.needsLink {
-		var err error
 		link, err = s.unsubscribeLink(m.public, Unsubscription{Address: to.address, User: user.ID, Kind: m.snapshot.Kind, Category: m.snapshot.Category})
 		if err != nil {
-			return nil, err
+			return item{}, false, err
 		}
 		m.vars[unsubscribeVar] = link
 	}
@@ -196,9 +196,9 @@ func (m *making) item(row *deliveryRow) (*item, error) {
 	rendered, err := m.compiled.In(localeOf(user, to)).Render(m.vars, m.channel)
 	if err != nil {
 		m.finish(row, DeliveryFailed, ReasonTemplateFailed, "The text could not be made for this person: "+err.Error())
-		return nil, nil
+		return item{}, false, nil
 	}
-	it := &item{row: row, msg: newMessage(m.n, *m.snapshot, m.badges.over(m.push, user.ID), row, user, to, rendered), route: to.route,
+	it = item{row: row, msg: newMessage(m.n, *m.snapshot, m.badges.over(m.push, user.ID), row, user, to, rendered), route: to.route,
 		email: user.Email, snapshot: m.snapshot, read: m.read, hold: m.holds[row.User], expires: m.expires}
 	if it.msg.OpenToken = token; m.snapshot.Options.Silent {
 		it.msg.OpenToken = "" // nothing of it can be opened
@@ -212,7 +212,7 @@ func (m *making) item(row *deliveryRow) (*item, error) {
 	if !row.read.IsZero() {
 		it.read = row.read
 	}
-	return it, nil
+	return it, true, nil
 }
 
 func baseVars(n *Notification, snapshot Snapshot) map[string]any {
