@@ -646,6 +646,38 @@ func mustRecord(t *testing.T, app *pbtest.App, collection, id string) *core.Reco
 	return r
 }
 
+// What people call themselves, and their devices, decides about nobody else's messages.
+func TestErasureLeavesTheJobsOfOthers(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	app.Handler()
+	later := jobs.Options{RunAt: time.Now().Add(24 * time.Hour)}
+	for _, args := range []jobs.Args{notifications.PlanArgs{Notification: "somebodyelses00"}, jobs.Named("app.mail", json.RawMessage(`{"template":"welcome","to":"bo"}`))} {
+		_, err := jobs.Enqueue(app, args, later)
+		require.NoError(t, err)
+	}
+	stored := func() (args []string) {
+		_, _, err := jobs.Sweep(t.Context(), app, func(job jobs.Stored) jobs.Change {
+			if job.Kind == (notifications.PlanArgs{}).Kind() || job.Kind == "app.mail" {
+				args = append(args, strings.ReplaceAll(string(job.Args), " ", ""))
+			}
+			return jobs.Change{}
+		})
+		require.NoError(t, err)
+		slices.Sort(args)
+		return slices.Compact(args) // the outbox is read twice
+	}
+	before := stored()
+	require.Len(t, before, 2)
+
+	ana := app.User("ana@example.com", map[string]any{"name": "notification", "id": "somebodyelses00"})
+	app.Record(notifications.CollectionDevices, map[string]any{"user": ana.Id, "platform": "android", "token": "template"})
+	receipt, err := hooks.EraseAccount(app, ana, accounts.OriginCommand)
+	require.NoError(t, err)
+	until(t, app, mustRecord(t, app, accounts.CollectionErasures, receipt), "status", accounts.ErasureDone)
+	require.Equal(t, before, stored())
+}
+
 // Nothing names the person in a message about their own deletion.
 func TestTriggerOnDeletedAccount(t *testing.T) {
 	t.Parallel()
