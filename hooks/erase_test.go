@@ -495,6 +495,24 @@ func TestWhoMayEraseAndExport(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, app.Send(http.MethodDelete, "/api/account", nil, fresh).Status)
 }
 
+// A token from before sessions gets one when it is refreshed. That is no sign-in: a
+// stolen one must not be enough for this.
+func TestARenewedTokenIsNoSignInOfNow(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	res := app.Send(http.MethodPost, "/api/collections/users/auth-refresh", nil, app.Token(ana))
+	require.Equal(t, http.StatusOK, res.Status, res)
+	renewed := res.JSON(t)["token"].(string)
+	require.Len(t, list(t, app, sessionsPath+"?filter=(kind='sign_in')", renewed), 1)
+	for _, way := range []struct{ method, path string }{{http.MethodGet, "/api/account/export"}, {http.MethodDelete, "/api/account"}} {
+		res := app.Send(way.method, way.path, nil, renewed)
+		require.Equal(t, http.StatusForbidden, res.Status, "%s: %s", way.path, res)
+		require.Contains(t, res.String(), "sign_in_again")
+	}
+	require.Equal(t, http.StatusOK, app.Send(http.MethodGet, "/api/account/export", nil, signIn(t, app, ana)).Status)
+}
+
 // Whoever deletes the record, the person is erased.
 func TestEveryDeletionErases(t *testing.T) {
 	t.Parallel()
