@@ -28,6 +28,8 @@ import (
 	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
+	"github.com/groundworkhq/groundwork/internal/seal"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
@@ -511,6 +513,28 @@ func TestARenewedTokenIsNoSignInOfNow(t *testing.T) {
 		require.Contains(t, res.String(), "sign_in_again")
 	}
 	require.Equal(t, http.StatusOK, app.Send(http.MethodGet, "/api/account/export", nil, signIn(t, app, ana)).Status)
+}
+
+// A command deletes accounts too, and serves nothing.
+func TestACommandForgetsAddresses(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	box, err := seal.New([]byte(strings.Repeat("k", seal.MinKeyLength)))
+	require.NoError(t, err)
+	secret, err := box.Key("rate limits")
+	require.NoError(t, err)
+	server, err := ratelimit.New(ratelimit.Options{Secret: secret})
+	require.NoError(t, err)
+	require.NoError(t, server.Open(app))
+	account := server.Account(ana.Collection().Id, ana.Id)
+	require.NoError(t, server.Remember(t.Context(), account, "198.51.100.7"))
+
+	receipt, err := hooks.EraseAccount(app, ana, accounts.OriginCommand)
+	require.NoError(t, err)
+	require.NoError(t, hooks.RunErasures(t.Context(), app))
+	require.Equal(t, accounts.ErasureDone, mustRecord(t, app, accounts.CollectionErasures, receipt).GetString("status"))
+	require.False(t, server.Knows(t.Context(), account, "198.51.100.7"))
 }
 
 // Whoever deletes the record, the person is erased.

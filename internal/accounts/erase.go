@@ -148,6 +148,10 @@ type Eraser struct {
 	// still under way, for example. Nil tells nobody.
 	Watch func(*Scrub)
 
+	// Forget drops the addresses from which an account was signed in to, given the ids
+	// of its collection and of itself. The rate limits keep them.
+	Forget func(ctx context.Context, collection, record string) error
+
 	// Compacted is when the databases were last compacted for an erasure; the zero
 	// time means never. Compacting locks writers out, so that nobody may have it
 	// done all the time.
@@ -392,6 +396,9 @@ func (e *Eraser) eraseRows(ctx context.Context, t *task) error {
 		if err := notifications.EraseSuppression(e.App, notifications.ChannelPush, token, hash); err != nil {
 			return err
 		}
+	}
+	if err := e.Forget(ctx, account.Collection, account.ID); err != nil {
+		return err
 	}
 	return e.eraseAccountRows(t)
 }
