@@ -76,6 +76,29 @@ func TestPasswordChangesAreLimited(t *testing.T) {
 	require.Equal(t, http.StatusOK, app.Send(http.MethodPatch, path, map[string]any{"password": "by-root-12", "passwordConfirm": "by-root-12"}, root).Status, "a superuser may")
 }
 
+// The link that changes an address asks for the password: whoever has a stolen token can
+// have one sent to themselves, and guess.
+func TestWrongPasswordsAtAnEmailChangeAreLimited(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	require.Equal(t, http.StatusOK, app.Send(http.MethodPatch, limitsPath+"/gwlimitmailpass", map[string]any{"limit": 2}, root).Status)
+	user, other := app.User("u@example.com"), app.User("v@example.com")
+	confirm := func(user *core.Record, n int, password, auth string) pbtest.Response {
+		token, err := user.NewEmailChangeToken(fmt.Sprintf("new%d@example.com", n))
+		require.NoError(t, err)
+		return app.from(address(n), http.MethodPost, "/api/collections/users/confirm-email-change", jsonType,
+			`{"token":"`+token+`","password":"`+password+`"}`, "Authorization", auth)
+	}
+	require.Equal(t, http.StatusBadRequest, confirm(user, 1, "wrong", "").Status)
+	require.Equal(t, http.StatusBadRequest, confirm(user, 2, "wrong", app.Token(other)).Status, "as somebody else, from elsewhere, with another link")
+	res := confirm(user, 3, pbtest.Password, "")
+	require.Equal(t, http.StatusTooManyRequests, res.Status, res)
+	require.NotEmpty(t, res.Header.Get("Retry-After"))
+	require.Equal(t, "u@example.com", app.Reload(user).Email())
+	require.Equal(t, http.StatusNoContent, confirm(other, 4, pbtest.Password, "").Status)
+}
+
 func TestNoSignInThroughABatch(t *testing.T) {
 	t.Parallel()
 	app := newCodesApp(t)
