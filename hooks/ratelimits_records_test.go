@@ -1,6 +1,7 @@
 package hooks_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -97,6 +98,24 @@ func TestWrongPasswordsAtAnEmailChangeAreLimited(t *testing.T) {
 	require.NotEmpty(t, res.Header.Get("Retry-After"))
 	require.Equal(t, "u@example.com", app.Reload(user).Email())
 	require.Equal(t, http.StatusNoContent, confirm(other, 4, pbtest.Password, "").Status)
+}
+
+// Whoever sends a batch writes the headers of the requests in it; a proxy's word about
+// the address is about the batch.
+func TestTheAddressOfABatchCountsInIt(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	allowBatches(t, app)
+	app.Settings().TrustedProxy.Headers = []string{"X-Forwarded-For"}
+	user := app.User("u@example.com")
+	raw, err := json.Marshal(batch(map[string]any{"method": "POST", "url": consentsPath, "headers": map[string]any{"X-Forwarded-For": "198.51.100.66"},
+		"body": map[string]any{"user": user.Id, "channel": "email", "granted": true, "source": "Settings", "wording": "Send me news."}}))
+	require.NoError(t, err)
+	res := app.from("10.0.0.1", http.MethodPost, "/api/batch", jsonType, string(raw), "Authorization", app.Token(user), "X-Forwarded-For", "203.0.113.5")
+	require.Equal(t, http.StatusOK, res.Status, res)
+	consent, err := app.FindFirstRecordByData("notification_consents", "user", user.Id)
+	require.NoError(t, err)
+	require.Equal(t, "203.0.113.5", consent.GetString("ip"))
 }
 
 func TestNoSignInThroughABatch(t *testing.T) {
