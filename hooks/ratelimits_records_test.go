@@ -100,6 +100,25 @@ func TestWrongPasswordsAtAnEmailChangeAreLimited(t *testing.T) {
 	require.Equal(t, http.StatusNoContent, confirm(other, 4, pbtest.Password, "").Status)
 }
 
+func TestMailsToANewAddressAreLimited(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	ask := func(user *core.Record, address string) int {
+		return app.Send(http.MethodPost, "/api/collections/users/request-email-change", map[string]any{"newEmail": address}, app.Token(user)).Status
+	}
+	for i := range 5 {
+		require.Equal(t, http.StatusUnauthorized, app.Send(http.MethodPost, "/api/collections/users/request-email-change", map[string]any{"newEmail": "stranger@example.com"}, "").Status, "guests use nothing up")
+		require.Equal(t, http.StatusNoContent, ask(app.User(fmt.Sprintf("u%d@example.com", i)), "stranger@example.com"))
+	}
+	last := app.User("last@example.com")
+	require.Equal(t, http.StatusTooManyRequests, ask(last, "stranger@example.com"), "whoever asks")
+	require.Equal(t, http.StatusTooManyRequests, ask(last, "Stranger@Example.com"), "it is the same mailbox")
+	for i := range 5 {
+		require.Equal(t, http.StatusNoContent, ask(last, fmt.Sprintf("new%d@example.com", i)))
+	}
+	require.Equal(t, http.StatusTooManyRequests, ask(last, "new9@example.com"), "whatever address")
+}
+
 // Whoever sends a batch writes the headers of the requests in it; a proxy's word about
 // the address is about the batch.
 func TestTheAddressOfABatchCountsInIt(t *testing.T) {
