@@ -182,7 +182,11 @@ func (m *making) item(row *deliveryRow) (it item, ok bool, err error) {
 	}
 	link := ""
 	if m.needsLink {
-		link, err = s.unsubscribeLink(m.public, Unsubscription{Address: to.address, User: user.ID, Kind: m.snapshot.Kind, Category: m.snapshot.Category})
+		of := Unsubscription{Address: to.address, User: user.ID, Kind: m.snapshot.Kind, Category: m.snapshot.Category}
+		if user.Lent {
+			of.User = ""
+		}
+		link, err = s.unsubscribeLink(m.public, of)
 		if err != nil {
 			return item{}, false, err
 		}
