@@ -332,3 +332,52 @@ func TestWhatASentNotificationUsesIsKept(t *testing.T) {
 	}
 	require.Equal(t, http.StatusNoContent, app.Send(http.MethodDelete, "/api/collections/notification_templates/records/"+unused, nil, root).Status)
 }
+
+// What found a provider wrong is sent once that is put right, and what failed once its
+// owner asks for it, however long that takes: the wait is none of the time for which a
+// message is tried.
+func TestAWaitForSomebodyIsNoneOfTheTimeThatAMessageIsTried(t *testing.T) {
+	t.Parallel()
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	app := pbtest.NewApp(t, pbtest.WithConfig(production))
+	app.Handler()
+	// A check that came later would end the pause below.
+	provider := until(t, app, mailProvider(t, app, smtp.Config("hello@example.com"), ""), "state", "ok")
+	ana := app.User("ana@example.com")
+	root := app.Token(app.Superuser("second-root@example.com"))
+	busy := providertest.Script{Rcpt: providertest.Reply{Code: 452, Enhanced: "4.3.2", Text: "Too busy"}}
+	// days makes it some days ago that a notification was sent.
+	days := func(n *core.Record) {
+		_, err := app.NonconcurrentDB().Update("notification_deliveries", dbx.Params{"created": time.Now().Add(-72 * time.Hour).UTC().Format("2006-01-02 15:04:05.000Z")},
+			dbx.HashExp{"notification": n.Id}).Execute()
+		require.NoError(t, err)
+	}
+
+	smtp.Script("ana@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Text: "Relay access denied"}})
+	n := until(t, app, send(t, app, nil), "status", "paused")
+	require.Equal(t, 1, deliveryOf(t, app, n, ana).GetInt("attempts"), "it was tried")
+	days(n)
+	smtp.Script("ana@example.com", busy, providertest.Script{})
+	res := app.Send(http.MethodPatch, "/api/collections/notification_providers/records/"+provider.Id, map[string]any{"action": "resume"}, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row := deliveryOf(t, app, n, ana)
+	require.True(t, waitFor(func() bool {
+		row = app.Reload(row)
+		return row.GetString("status") != "pending" && row.GetString("status") != "sending"
+	}))
+	require.Equal(t, "accepted", row.GetString("status"), row.GetString("explanation"))
+
+	smtp.Script("ana@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user"}})
+	n = until(t, app, send(t, app, nil), "status", "failed")
+	days(n)
+	smtp.Script("ana@example.com", busy, providertest.Script{})
+	res = app.Send(http.MethodPost, "/api/notifications/"+n.Id+"/retry", nil, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row = deliveryOf(t, app, n, ana)
+	require.True(t, waitFor(func() bool {
+		row = app.Reload(row)
+		return row.GetString("status") != "pending" && row.GetString("status") != "sending"
+	}))
+	require.Equal(t, "accepted", row.GetString("status"), row.GetString("explanation"))
+	require.Len(t, smtp.To("ana@example.com"), 2)
+}

@@ -142,7 +142,7 @@ func (m *making) sift(rows []*deliveryRow) []*deliveryRow {
 			m.finish(row, DeliverySkipped, block.reason, block.sentence)
 		case m.needsLink && m.public == "":
 			m.finish(row, DeliveryFailed, ReasonNoPublicAddress, noPublicAddress)
-		case now.Sub(row.dueSince()) > maxAge && row.Attempts > 0:
+		case now.Sub(row.dueSince()) > maxAge && row.hasFailed():
 			m.finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
 		case m.openers[row.User]:
 			m.s.ledger.finish(row, openedResult(), m.stored)
