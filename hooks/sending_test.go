@@ -381,3 +381,19 @@ func TestAWaitForSomebodyIsNoneOfTheTimeThatAMessageIsTried(t *testing.T) {
 	require.Equal(t, "accepted", row.GetString("status"), row.GetString("explanation"))
 	require.Len(t, smtp.To("ana@example.com"), 2)
 }
+
+// A kill between the end of a cancellation and the recount after it leaves counts that
+// nothing else would put right.
+func TestCountsThatAKillLeftAreMendedAtTheStart(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Hi"})
+	for _, id := range []string{"a", "b", "c"} {
+		_, err := app.NonconcurrentDB().Insert("notification_deliveries", dbx.Params{"id": id, "notification": n.Id, "channel": "email", "target": id, "batch": 1, "status": "cancelled"}).Execute()
+		require.NoError(t, err)
+	}
+	_, err := app.NonconcurrentDB().Update("notifications", dbx.Params{"status": "cancelled", "total": 3, "pending": 3}, dbx.HashExp{"id": n.Id}).Execute()
+	require.NoError(t, err)
+	app.Handler()
+	require.Equal(t, 3, until(t, app, n, "pending", "0").GetInt("cancelled"))
+}
