@@ -15,6 +15,7 @@ import (
 
 	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
@@ -396,4 +397,32 @@ func TestCountsThatAKillLeftAreMendedAtTheStart(t *testing.T) {
 	require.NoError(t, err)
 	app.Handler()
 	require.Equal(t, 3, until(t, app, n, "pending", "0").GetInt("cancelled"))
+}
+
+// A batch has more deliveries than one look finds when its people have several devices.
+func TestAllOfALargeBatchExpires(t *testing.T) {
+	t.Parallel()
+	const devices = 4100
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Hi", "channels": []string{"push"}, "audience": "users", "users": []string{ana.Id}})
+	_, err := app.NonconcurrentDB().Update("notifications", dbx.Params{"status": "sending", "expiresAt": "2026-01-01 00:00:00.000Z", "content": `{"kind": "transactional"}`,
+		"plan": `{"now": "2025-12-31T00:00:00Z", "batch": 1, "queue": "default", "done": true}`}, dbx.HashExp{"id": n.Id}).Execute()
+	require.NoError(t, err)
+	for _, insert := range []string{
+		"INSERT INTO devices (id, user, platform, pushService, token, status) SELECT 'd' || i, {:user}, 'ios', 'apns', 'd' || i, 'active' FROM c",
+		"INSERT INTO notification_deliveries (id, notification, user, device, target, channel, kind, batch, status, created)" +
+			" SELECT 'd' || i, {:n}, {:user}, 'd' || i, 'd' || i, 'push', 'transactional', 1, 'pending', '2025-12-31 00:00:00.000Z' FROM c",
+	} {
+		params := dbx.Params{"user": ana.Id, "devices": devices}
+		if strings.Contains(insert, "{:n}") {
+			params["n"] = n.Id
+		}
+		_, err := app.NonconcurrentDB().NewQuery("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {:devices}) " + insert).Bind(params).Execute()
+		require.NoError(t, err)
+	}
+	app.Handler()
+	_, err = jobs.Enqueue(app.TestApp, notifications.BatchArgs{Notification: n.Id, Batch: 1, Channel: notifications.ChannelPush}, jobs.Options{})
+	require.NoError(t, err)
+	require.Equal(t, devices, until(t, app, n, "status", "expired").GetInt("skipped"))
 }
