@@ -285,3 +285,26 @@ func decode(t *testing.T, res pbtest.Response, into any) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal(res.Body, into))
 }
+
+// An offer leaves with words at its end by which it is stopped, and they cost too.
+func TestAPreviewCountsTheWordsThatAnOfferEndsWith(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	app.User("ana@example.com", map[string]any{"phone": "+15555550101"})
+	for category, want := range map[string]struct {
+		ending   string
+		segments int
+	}{"gwtransactional": {"", 1}, promotional: {"\n" + notifications.DefaultSMSOptOut, 2}} {
+		text := strings.Repeat("x", 150)
+		res := app.Send(http.MethodPost, "/api/notifications/preview",
+			map[string]any{"body": text, "category": category, "channels": []string{"sms"}, "audience": "everyone", "pricePerSegment": 2, "currency": "EUR"}, root)
+		require.Equal(t, http.StatusOK, res.Status, res.String())
+		var p notifications.Preview
+		decode(t, res, &p)
+		require.EqualValues(t, want.segments, p.Channels[0].SMS.Segments, category)
+		require.InDelta(t, 2*want.segments, *p.Channels[0].SMS.Cost, 1e-9, category)
+		require.Equal(t, text+want.ending, p.Sample.Messages["sms"]["body"])
+		require.EqualValues(t, want.segments, p.Sample.Messages["sms"]["segments"], category)
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
 )
@@ -331,4 +332,97 @@ func TestWhatASentNotificationUsesIsKept(t *testing.T) {
 		require.Contains(t, string(res.Body), "Notifications that were sent "+says)
 	}
 	require.Equal(t, http.StatusNoContent, app.Send(http.MethodDelete, "/api/collections/notification_templates/records/"+unused, nil, root).Status)
+}
+
+// What found a provider wrong is sent once that is put right, and what failed once its
+// owner asks for it, however long that takes: the wait is none of the time for which a
+// message is tried.
+func TestAWaitForSomebodyIsNoneOfTheTimeThatAMessageIsTried(t *testing.T) {
+	t.Parallel()
+	smtp := providertest.NewSMTP(t, providertest.SMTPOptions{})
+	app := pbtest.NewApp(t, pbtest.WithConfig(production))
+	app.Handler()
+	// A check that came later would end the pause below.
+	provider := until(t, app, mailProvider(t, app, smtp.Config("hello@example.com"), ""), "state", "ok")
+	ana := app.User("ana@example.com")
+	root := app.Token(app.Superuser("second-root@example.com"))
+	busy := providertest.Script{Rcpt: providertest.Reply{Code: 452, Enhanced: "4.3.2", Text: "Too busy"}}
+	// days makes it some days ago that a notification was sent.
+	days := func(n *core.Record) {
+		_, err := app.NonconcurrentDB().Update("notification_deliveries", dbx.Params{"created": time.Now().Add(-72 * time.Hour).UTC().Format("2006-01-02 15:04:05.000Z")},
+			dbx.HashExp{"notification": n.Id}).Execute()
+		require.NoError(t, err)
+	}
+
+	smtp.Script("ana@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Text: "Relay access denied"}})
+	n := until(t, app, send(t, app, nil), "status", "paused")
+	require.Equal(t, 1, deliveryOf(t, app, n, ana).GetInt("attempts"), "it was tried")
+	days(n)
+	smtp.Script("ana@example.com", busy, providertest.Script{})
+	res := app.Send(http.MethodPatch, "/api/collections/notification_providers/records/"+provider.Id, map[string]any{"action": "resume"}, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row := deliveryOf(t, app, n, ana)
+	require.True(t, waitFor(func() bool {
+		row = app.Reload(row)
+		return row.GetString("status") != "pending" && row.GetString("status") != "sending"
+	}))
+	require.Equal(t, "accepted", row.GetString("status"), row.GetString("explanation"))
+
+	smtp.Script("ana@example.com", providertest.Script{Rcpt: providertest.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user"}})
+	n = until(t, app, send(t, app, nil), "status", "failed")
+	days(n)
+	smtp.Script("ana@example.com", busy, providertest.Script{})
+	res = app.Send(http.MethodPost, "/api/notifications/"+n.Id+"/retry", nil, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row = deliveryOf(t, app, n, ana)
+	require.True(t, waitFor(func() bool {
+		row = app.Reload(row)
+		return row.GetString("status") != "pending" && row.GetString("status") != "sending"
+	}))
+	require.Equal(t, "accepted", row.GetString("status"), row.GetString("explanation"))
+	require.Len(t, smtp.To("ana@example.com"), 2)
+}
+
+// A kill between the end of a cancellation and the recount after it leaves counts that
+// nothing else would put right.
+func TestCountsThatAKillLeftAreMendedAtTheStart(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Hi"})
+	for _, id := range []string{"a", "b", "c"} {
+		_, err := app.NonconcurrentDB().Insert("notification_deliveries", dbx.Params{"id": id, "notification": n.Id, "channel": "email", "target": id, "batch": 1, "status": "cancelled"}).Execute()
+		require.NoError(t, err)
+	}
+	_, err := app.NonconcurrentDB().Update("notifications", dbx.Params{"status": "cancelled", "total": 3, "pending": 3}, dbx.HashExp{"id": n.Id}).Execute()
+	require.NoError(t, err)
+	app.Handler()
+	require.Equal(t, 3, until(t, app, n, "pending", "0").GetInt("cancelled"))
+}
+
+// A batch has more deliveries than one look finds when its people have several devices.
+func TestAllOfALargeBatchExpires(t *testing.T) {
+	t.Parallel()
+	const devices = 4100
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	n := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Hi", "channels": []string{"push"}, "audience": "users", "users": []string{ana.Id}})
+	_, err := app.NonconcurrentDB().Update("notifications", dbx.Params{"status": "sending", "expiresAt": "2026-01-01 00:00:00.000Z", "content": `{"kind": "transactional"}`,
+		"plan": `{"now": "2025-12-31T00:00:00Z", "batch": 1, "queue": "default", "done": true}`}, dbx.HashExp{"id": n.Id}).Execute()
+	require.NoError(t, err)
+	for _, insert := range []string{
+		"INSERT INTO devices (id, user, platform, pushService, token, status) SELECT 'd' || i, {:user}, 'ios', 'apns', 'd' || i, 'active' FROM c",
+		"INSERT INTO notification_deliveries (id, notification, user, device, target, channel, kind, batch, status, created)" +
+			" SELECT 'd' || i, {:n}, {:user}, 'd' || i, 'd' || i, 'push', 'transactional', 1, 'pending', '2025-12-31 00:00:00.000Z' FROM c",
+	} {
+		params := dbx.Params{"user": ana.Id, "devices": devices}
+		if strings.Contains(insert, "{:n}") {
+			params["n"] = n.Id
+		}
+		_, err := app.NonconcurrentDB().NewQuery("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {:devices}) " + insert).Bind(params).Execute()
+		require.NoError(t, err)
+	}
+	app.Handler()
+	_, err = jobs.Enqueue(app.TestApp, notifications.BatchArgs{Notification: n.Id, Batch: 1, Channel: notifications.ChannelPush}, jobs.Options{})
+	require.NoError(t, err)
+	require.Equal(t, devices, until(t, app, n, "status", "expired").GetInt("skipped"))
 }

@@ -379,3 +379,36 @@ func TestUnsubscribeTokensStayOutOfTheLog(t *testing.T) {
 	require.NotContains(t, log.String(), token[len(token)/2:])
 	require.NotContains(t, log.String(), token[:len(token)/2])
 }
+
+// The link in a test to an address is about that address: whoever tries it must not
+// unsubscribe the person whose values the test shows.
+func TestTheLinkOfATestIsNotAboutTheSample(t *testing.T) {
+	t.Parallel()
+	app, smtp := newMailing(t)
+	ana := app.User("ana@example.com", map[string]any{"name": "Ana"})
+	draft := app.Record(notifications.CollectionNotifications, map[string]any{"title": "Sale, {{ user.name }}", "category": promotional, "channels": []string{"email"}})
+	root := app.Token(app.Superuser("second-root@example.com"))
+	res := app.Send(http.MethodPost, "/api/notifications/"+draft.Id+"/test", map[string]any{"address": "press@example.com", "sample": ana.Id}, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row := must(app.FindRecordById(notifications.CollectionDeliveries, res.JSON(t)["deliveries"].([]any)[0].(map[string]any)["id"].(string)))
+	until(t, app, row, "status", "accepted")
+
+	path := strings.TrimPrefix(links(t, smtp, "press@example.com")[0], shopURL)
+	for _, form := range []string{"scope=category", "scope=all"} {
+		req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form))
+		req.Header.Set("Content-Type", urlencoded)
+		rec := httptest.NewRecorder()
+		app.Handler().ServeHTTP(rec, req)
+		require.Equal(t, http.StatusOK, rec.Code, rec.Body.String())
+		require.Contains(t, rec.Body.String(), "You are unsubscribed")
+	}
+	for _, collection := range []string{notifications.CollectionPreferences, notifications.CollectionConsents} {
+		require.Zero(t, must(app.CountRecords(collection)), "nothing is Ana's wish")
+	}
+	until(t, app, send(t, app, map[string]any{"category": promotional}), "status", "sent")
+	require.Len(t, smtp.To("ana@example.com"), 1)
+	res = app.Send(http.MethodPost, "/api/notifications/"+draft.Id+"/test", map[string]any{"address": "press@example.com", "sample": ana.Id}, root)
+	require.Equal(t, http.StatusOK, res.Status, res.String())
+	row = must(app.FindRecordById(notifications.CollectionDeliveries, res.JSON(t)["deliveries"].([]any)[0].(map[string]any)["id"].(string)))
+	require.Equal(t, "suppressed", until(t, app, row, "status", "skipped").GetString("reason"))
+}

@@ -39,6 +39,8 @@ interface GroundworkNotification {
   sendAt?: Date | string
   /** At that time of everybody's own clock. */
   localTime?: boolean
+  /** Whoever has not opened the push by then, or got none because of the device, gets one SMS. */
+  smsAfterMinutes?: number
   /** After it nobody gets it any more. */
   expiresAt?: Date | string
   options?: Record<string, unknown>

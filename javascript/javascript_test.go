@@ -154,3 +154,13 @@ func TestWriteTypes(t *testing.T) {
 		require.Contains(t, string(raw), "declare namespace $notifications")
 	}
 }
+
+// Whatever can be sent is declared, or an editor calls it a mistake.
+func TestTypesNameAllFields(t *testing.T) {
+	t.Parallel()
+	declared, err := os.ReadFile(javascript.TypesFileName)
+	require.NoError(t, err)
+	for _, field := range notifications.RequestFields() {
+		require.Regexp(t, `\n  `+field+`\??: `, string(declared))
+	}
+}

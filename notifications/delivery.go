@@ -38,8 +38,8 @@ type deliveryRow struct {
 	unstored bool
 }
 
-// dueSince is since when a message is tried: what it waited for quiet hours does not
-// count.
+// dueSince is since when a message is tried: what it waited for quiet hours or for
+// somebody (see [Sender.resultOf]) does not count.
 func (r *deliveryRow) dueSince() time.Time {
 	created, held := parseDBTime(r.Created), parseDBTime(r.HeldUntil)
 	if held.After(created) {
@@ -47,6 +47,10 @@ func (r *deliveryRow) dueSince() time.Time {
 	}
 	return created
 }
+
+// hasFailed says that the last try failed in a way that another one follows by itself.
+// What waits until a provider is put right, or was asked for again, has not.
+func (r *deliveryRow) hasFailed() bool { return r.Attempts > 0 && r.NextAttemptAt != "" }
 
 // mayRepeat says whether a message may go out twice after a crash: a push is
 // recognised by its collapse id, an e-mail or SMS would arrive twice.

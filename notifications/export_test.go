@@ -41,3 +41,6 @@ func (s *Sender) TakeAnswer(ch ProviderChannel, delivery string, try int, o Outc
 	_, err := s.settleElsewhere(ch, []answer{{Delivery: delivery, Try: try, Outcome: o, NotBegun: notBegun}})
 	return err
 }
+
+// SendMailNow makes one try at an account mail, which is otherwise a job.
+func (s *Sender) SendMailNow(ctx context.Context, id string) error { return s.sendMail(ctx, id) }

@@ -20,7 +20,7 @@ type result struct {
 	Provider          string // row id, or "capture"
 	ProviderMessageID string
 	NextAttemptAt     time.Time // for a row that stays pending
-	HeldUntil         time.Time // the end of the quiet hours that it waits for
+	HeldUntil         time.Time // the end of the quiet hours that it waits for, or of another wait that is no failure
 	Rendered          *string   // JSON; nil leaves the column alone
 	Tried             bool      // counts as an attempt although it was not begun (capture, push)
 	Retire            *retired  // the device whose token is dead; nil for none

@@ -178,9 +178,11 @@ func (s *Sender) sendMail(ctx context.Context, id string) error {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && !s.now().Before(expiresAt):
 		return s.endMail(row, &result{Status: DeliveryFailed, Reason: ReasonExpired,
 			Explanation: "It could not be handed over in time, and what it said is of no use any more. The person can ask for a new one."})
-	case err != nil:
+	case errors.Is(err, errMailClosed):
 		return s.endMail(row, &result{Status: DeliveryFailed, Reason: ReasonExpired,
 			Explanation: "Its content cannot be opened with this GROUNDWORK_KEY. The person can ask for a new one."})
+	case err != nil:
+		return err // the database cannot answer now
 	}
 	if mail.Skip.Reason != "" {
 		return s.endMail(row, &result{Status: DeliverySkipped, Reason: mail.Skip.Reason, Explanation: mail.Skip.Explanation})
@@ -275,6 +277,10 @@ func (s *Sender) endMail(row *deliveryRow, r *result) error {
 	return s.eraseSealed(row.ID)
 }
 
+// errMailClosed means that a sealed message cannot be opened, and never will be with
+// this key.
+var errMailClosed = errors.New("it was sealed with another key")
+
 func (s *Sender) openMail(id string) (sealedMail, time.Time, error) {
 	var row struct {
 		Box       []byte `db:"box"`
@@ -287,10 +293,10 @@ func (s *Sender) openMail(id string) (sealedMail, time.Time, error) {
 	}
 	plain, err := s.sealed.Open(purposeMail+":"+id, row.Box)
 	if err != nil {
-		return mail, time.Time{}, fmt.Errorf("open sealed mail %s: %w", id, err)
+		return mail, time.Time{}, fmt.Errorf("open sealed mail %s: %w: %w", id, errMailClosed, err)
 	}
 	if err := json.Unmarshal(plain, &mail); err != nil {
-		return mail, time.Time{}, fmt.Errorf("decode sealed mail %s: %w", id, err)
+		return mail, time.Time{}, fmt.Errorf("decode sealed mail %s: %w: %w", id, errMailClosed, err)
 	}
 	return mail, parseDBTime(row.ExpiresAt), nil
 }

@@ -16,6 +16,10 @@ import (
 	"github.com/groundworkhq/groundwork/jobs"
 )
 
+// lookSize is how many deliveries of a batch one look finds. There may be more: people
+// have several devices.
+const lookSize = 2 * pageSize
+
 type batchWorker struct{ s *Sender }
 
 func (batchWorker) Timeout() time.Duration { return -1 }
@@ -94,7 +98,7 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs, first bool) (aga
 		return false, nil // what is pending is asked for again when it resumes
 	}
 	rows, err := s.findDeliveries(dbx.HashExp{"notification": args.Notification, "batch": args.Batch,
-		"status": []any{string(DeliveryPending), string(DeliverySending)}}, 2*pageSize)
+		"status": []any{string(DeliveryPending), string(DeliverySending)}}, lookSize)
 	if err != nil {
 		return false, err
 	}
@@ -128,10 +132,13 @@ func (s *Sender) sendBatch(ctx context.Context, args BatchArgs, first bool) (aga
 				Explanation: "The notification's expiry time passed before this message could go out."}, &stored)
 		}
 		s.ledger.await(&stored)
-		if err := s.markExpired(n.Id); err != nil || !elsewhere {
+		if err := s.markExpired(n.Id); err != nil {
 			return false, err
 		}
-		return false, jobs.Snooze(elsewhereWait(rows, now))
+		if elsewhere {
+			return false, jobs.Snooze(elsewhereWait(rows, now))
+		}
+		return len(rows) == lookSize, nil
 	}
 
 	if len(due) == 0 {
@@ -208,7 +215,7 @@ func (s *Sender) afterPass(ctx context.Context, args BatchArgs, pass passResult)
 // batch, which goes by other providers, is tried again at its time; when there
 // is none, the batch is asked for again once the provider works.
 func (s *Sender) waitForProvider(args BatchArgs, pass passResult) error {
-	rows, err := s.findDeliveries(dbx.HashExp{"notification": args.Notification, "batch": args.Batch, "status": string(DeliveryPending)}, 2*pageSize)
+	rows, err := s.findDeliveries(dbx.HashExp{"notification": args.Notification, "batch": args.Batch, "status": string(DeliveryPending)}, lookSize)
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (m *making) sift(rows []*deliveryRow) []*deliveryRow {
 			m.finish(row, DeliverySkipped, block.reason, block.sentence)
 		case m.needsLink && m.public == "":
 			m.finish(row, DeliveryFailed, ReasonNoPublicAddress, noPublicAddress)
-		case now.Sub(row.dueSince()) > maxAge && row.Attempts > 0:
+		case now.Sub(row.dueSince()) > maxAge && row.hasFailed():
 			m.finish(row, DeliveryFailed, ReasonRetriesExhausted, "It could not be handed over for "+plainDuration(maxAge)+", so it was given up.")
 		case m.openers[row.User]:
 			m.s.ledger.finish(row, openedResult(), m.stored)
@@ -182,7 +182,11 @@ func (m *making) item(row *deliveryRow) (it item, ok bool, err error) {
 	}
 	link := ""
 	if m.needsLink {
-		link, err = s.unsubscribeLink(m.public, Unsubscription{Address: to.address, User: user.ID, Kind: m.snapshot.Kind, Category: m.snapshot.Category})
+		of := Unsubscription{Address: to.address, User: user.ID, Kind: m.snapshot.Kind, Category: m.snapshot.Category}
+		if user.Lent {
+			of.User = ""
+		}
+		link, err = s.unsubscribeLink(m.public, of)
 		if err != nil {
 			return item{}, false, err
 		}

@@ -336,7 +336,7 @@ func (s *Sender) countSegments(n *Notification, snapshot Snapshot, compiled *Com
 			if err != nil {
 				continue // that delivery would fail
 			}
-			of, _ := Segments(rendered.textOfSMS())
+			of, _ := Segments(s.SMSText(snapshot.Kind, rendered.textOfSMS()))
 			segments += int64(of)
 		}
 	}
@@ -405,6 +405,7 @@ func (s *Sender) previewSample(n *Notification, snapshot Snapshot, compiled *Com
 		m := newMessage(n, snapshot, nil, &deliveryRow{Channel: string(channel)}, user, to, rendered)
 		view := renderedView(m)
 		if channel == ChannelSMS {
+			m.Body = s.SMSText(m.Kind, m.Body)
 			segments, encoding := Segments(m.Body)
 			view = map[string]any{"body": m.Body, "segments": segments, "encoding": encoding}
 		}

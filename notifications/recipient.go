@@ -22,6 +22,9 @@ type recipient struct {
 	Phone string
 	// Vars is what templates see of the person.
 	Vars map[string]any
+	// Lent says that only the values are this person's: the message goes to another
+	// address, as a test may.
+	Lent bool
 	// Devices are the active ones; only [findPushTargets] reads them.
 	Devices []*deviceRow
 }

@@ -19,7 +19,13 @@ func (s *Sender) resultOf(row *deliveryRow, o Outcome, providerID string) *resul
 		if o.notBegun {
 			r.NextAttemptAt, r.Tried = now, false
 		}
-		if r.NextAttemptAt.Sub(row.dueSince()) > s.opts.Retry.MaxAge {
+		since := row.dueSince()
+		if !row.hasFailed() && now.Sub(since) > s.opts.Retry.MaxAge {
+			// It has waited for somebody (a provider was put right, a pause ended, it was
+			// asked for again), and is tried for as long as any other from now on.
+			since, r.HeldUntil = now, now
+		}
+		if r.NextAttemptAt.Sub(since) > s.opts.Retry.MaxAge {
 			r.Status, r.Reason, r.NextAttemptAt = DeliveryFailed, ReasonRetriesExhausted, time.Time{}
 			r.Explanation = "Given up after " + plainDuration(s.opts.Retry.MaxAge) + ": " + o.Explanation
 		}

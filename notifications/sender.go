@@ -161,8 +161,11 @@ func (s *Sender) recoverCounts() error {
 		return err
 	}
 	var ids []string
+	// One that is over is counted again only when something happens to it: of a
+	// cancelled one nothing is pending once its job has ended.
 	err = s.app.ConcurrentDB().Select("id").From(table).
-		Where(dbx.HashExp{"status": []any{string(StatusQueued), string(StatusSending)}}).Column(&ids)
+		Where(dbx.HashExp{"status": []any{string(StatusQueued), string(StatusSending), string(StatusPaused)}}).
+		OrWhere(dbx.And(dbx.HashExp{"status": string(StatusCancelled)}, dbx.NewExp("[[pending]] > 0"))).Column(&ids)
 	if err != nil {
 		return fmt.Errorf("find unfinished notifications: %w", err)
 	}

@@ -399,7 +399,7 @@ func (s *Sender) addressTest(rows []*deliveryRow, channel Channel, address strin
 		user.SetEmail(address)
 	}
 	person := recipientOf(user)
-	person.Name = ""
+	person.Name, person.Lent = "", true
 	if channel == ChannelEmail {
 		person.Email = address
 	} else {
