@@ -117,7 +117,6 @@ const (
 	ReasonProviderPaused   = "provider_paused"   // a test found its provider paused
 	ReasonNoAddress        = "no_address"        // the person has no e-mail address, device or phone
 	ReasonRecipientGone    = "recipient_gone"    // the person was deleted before the message left
-	ReasonRecordGone       = "record_gone"       // the record that the message is about was deleted
 	ReasonRecipientBlocked = "recipient_blocked" // the address refuses mail, or does not exist
 	ReasonSuppressed       = "suppressed"        // on the suppression list
 	ReasonOptedOut         = "opted_out"         // the person switched this category off
@@ -130,7 +129,6 @@ const (
 	ReasonCancelled        = "cancelled"         // the owner cancelled the notification
 	ReasonInterrupted      = "interrupted"       // the process ended while the message was in flight
 	ReasonNoAnswer         = "no_answer"         // the provider took the message and never answered
-	ReasonCapReached       = "cap_reached"       // capPerHour of the trigger was reached
 	ReasonNoConsent        = "no_consent"        // nobody recorded that the person agrees, or they took it back
 	ReasonNoPublicAddress  = "no_public_address" // promotional e-mail, and no address for its unsubscribe link
 	ReasonNoAccount        = "no_account"        // no account has the number that a code was asked for

@@ -436,6 +436,9 @@ func plainHTML(r *Rendered) string {
 	if r.Title != "" {
 		b.WriteString(`<h1 style="font-size:20px;margin:0 0 16px">` + html.EscapeString(r.Title) + `</h1>`)
 	}
+	if r.Image != "" {
+		b.WriteString(`<p style="margin:0 0 16px"><img src="` + html.EscapeString(r.Image) + `" alt="" style="max-width:100%"></p>`)
+	}
 	for _, paragraph := range strings.Split(strings.TrimSpace(r.Body), "\n\n") {
 		if strings.TrimSpace(paragraph) != "" {
 			b.WriteString(`<p style="margin:0 0 16px">` + strings.ReplaceAll(html.EscapeString(paragraph), "\n", "<br>") + `</p>`)

@@ -23,6 +23,9 @@ func TestRender(t *testing.T) {
 			require.Contains(t, r.EmailHTML, "x &lt; y")
 			require.Equal(t, "50% off & more", r.EmailSubject)
 		}},
+		{name: "without HTML there is all the same", content: Content{Title: "T", Body: "B", Image: "https://example.com/a.png?x=1&y=2", Link: "https://example.com/"}, want: func(t *testing.T, r *Rendered) {
+			require.Regexp(t, `(?s)<h1[^>]*>T</h1>.*<img src="https://example.com/a.png\?x=1&amp;y=2" alt="".*<p[^>]*>B</p>.*<a href="https://example.com/">`, r.EmailHTML)
+		}},
 		{name: "html is escaped, text is not", content: Content{Body: "Hi {{ user.name }}", EmailHTML: "<p>Hi {{ user.name }}</p>"}, want: func(t *testing.T, r *Rendered) {
 			require.Equal(t, "Hi Ana <script>alert(1)</script>", r.Body)
 			require.Equal(t, "<p>Hi Ana &lt;script&gt;alert(1)&lt;/script&gt;</p>", r.EmailHTML)
