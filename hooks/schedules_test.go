@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -398,6 +399,46 @@ func TestScheduleAfterAKill(t *testing.T) {
 	require.Equal(t, []string{"due ok", "due failed"}, x.runs(s))
 	require.Equal(t, "The server's process ended during the last of 5 attempts.", x.rows(s)[1].GetString("error"))
 	require.Equal(t, 1, ran)
+}
+
+// A process that cannot begin a run, because the database does not let it, takes nothing
+// from the one that works on it.
+func TestScheduleRunStaysWithItsProcess(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	s := x.make(x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "did it", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}))
+	x.at(saturday)
+	x.look()
+	<-begun
+	run := x.rows(s)[0]
+	sign := filepath.Join(x.DataDir(), schedules.PulseDir, run.Id)
+	require.FileExists(t, sign)
+
+	_, err := x.NonconcurrentDB().NewQuery("ALTER TABLE {{groundwork_notices}} RENAME TO {{elsewhere}}").Execute()
+	require.NoError(t, err)
+	id, err := jobs.Enqueue(x.App, schedules.RunArgs{Run: run.Id}, jobs.Options{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		job, err := jobs.Find(t.Context(), x.App, id)
+		return err == nil && job.State == jobs.StateRetryable && strings.Contains(job.Errors[0].Error, "begin run")
+	}, patience, 20*time.Millisecond)
+	require.FileExists(t, sign, "the other one still works on it")
+	_, err = x.NonconcurrentDB().NewQuery("ALTER TABLE {{elsewhere}} RENAME TO {{groundwork_notices}}").Execute()
+	require.NoError(t, err)
+	close(end)
+	x.idle()
+	require.Equal(t, []string{"due ok"}, x.runs(s))
+	require.Equal(t, 1, x.rows(s)[0].GetInt("attempt"))
+	require.Empty(t, begun)
 }
 
 // People are told once when a schedule begins to fail, and once when it is well again.

@@ -199,6 +199,7 @@ func (r *Runner) withoutSecrets(err error) error {
 // begin marks a run as running. Nothing is to be done when it returns no call; wait
 // says that another process works on it, for all that is known.
 func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
+	pulse := false // ours; another process's goes on
 	err = r.transact(func(txApp core.App) error {
 		c, wait = nil, 0
 		record, err := txApp.FindRecordById(CollectionRuns, id)
@@ -237,6 +238,7 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 			r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
 			return end(StatusFailed, full.Error())
 		}
+		pulse = true
 		if err := beginPulse(r.app, id); err != nil {
 			return err
 		}
@@ -255,7 +257,9 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 		return nil
 	})
 	if err != nil {
-		endPulse(r.app, id)
+		if pulse {
+			endPulse(r.app, id)
+		}
 		return nil, 0, fmt.Errorf("begin run %s: %w", id, err)
 	}
 	return c, wait, nil
