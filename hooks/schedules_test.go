@@ -538,6 +538,51 @@ func TestScheduleOnAFullDisk(t *testing.T) {
 	require.Equal(t, 2, ran)
 }
 
+// What a full disk kept back is made up for once, whatever was asked for by hand
+// meanwhile.
+func TestScheduleOwesOverARunByHand(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	fields["run"] = "now"
+	s := x.make(fields)
+	<-begun
+	x.room(10 << 20)
+	x.at(saturday)
+	x.look()
+	x.room(20 << 30)
+	for n := 1; n < 4; n++ {
+		x.at(saturday.Add(time.Duration(n) * time.Minute))
+		x.look()
+	}
+	require.Equal(t, []string{"manual running", "due failed"}, x.runs(s), "it waits, and does not say so every minute")
+	close(end)
+	x.idle()
+	x.tick(saturday.Add(4 * time.Minute))
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok"}, x.runs(s))
+
+	x.room(10 << 20)
+	x.tick(saturday.AddDate(0, 0, 7))
+	x.at(saturday.AddDate(0, 0, 7).Add(time.Minute))
+	x.patch(s, map[string]any{"run": "now"})
+	x.idle()
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok", "due failed", "manual failed"}, x.runs(s))
+	x.room(20 << 30)
+	x.tick(saturday.AddDate(0, 0, 7).Add(2 * time.Minute))
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok", "due failed", "manual failed", "catch_up ok"}, x.runs(s))
+	x.tick(saturday.AddDate(0, 0, 7).Add(3 * time.Minute))
+	require.Len(t, x.rows(s), 6)
+}
+
 func TestScheduleKeepsAHundredRuns(t *testing.T) {
 	t.Parallel()
 	x := newPlanned(t)

@@ -275,6 +275,8 @@ func (r *Runner) claim(id string, full error) error {
 			failed = s
 		} else if before, err := unfinished(txApp, s.Id); err != nil {
 			return err
+		} else if before != nil && !isDue {
+			return nil // what is owed waits for it
 		} else if before != nil {
 			run.status = StatusSkipped
 			run.why = fmt.Sprintf("The run of %s was not done yet, and two never run at a time.", When(before.due(), s.Zone(txApp)))

@@ -234,7 +234,9 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 		case one.attempt() >= maxAttempts:
 			return end(StatusFailed, fmt.Sprintf("The server's process ended during the last of %d attempts.", one.attempt()))
 		case full != nil && needsRoom(s.Action()):
-			s.Set("owed", record.GetString("cause") != CauseManual)
+			if record.GetString("cause") != CauseManual {
+				s.Set("owed", true) // else it stays what it is: one by hand is asked for again by hand
+			}
 			r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
 			return end(StatusFailed, full.Error())
 		}
