@@ -399,6 +399,28 @@ func TestScheduleAfterAKill(t *testing.T) {
 	require.Equal(t, []string{"due ok", "due failed"}, x.runs(s))
 	require.Equal(t, "The server's process ended during the last of 5 attempts.", x.rows(s)[1].GetString("error"))
 	require.Equal(t, 1, ran)
+	require.Equal(t, 1, x.told())
+	require.Equal(t, 1, x.logged(`"schedule failed"`))
+}
+
+// A line that cannot be read any more rests until it is repaired, and people know.
+func TestScheduleWhoseLineCannotBeRead(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { return "", nil }))
+	_, err := x.NonconcurrentDB().Update("schedules", dbx.Params{"cron": "0 9 * * someday"}, dbx.HashExp{"id": s.Id}).Execute()
+	require.NoError(t, err)
+	for n := range 3 {
+		x.tick(saturday.Add(time.Duration(n) * time.Minute))
+	}
+	require.Empty(t, x.rows(s))
+	require.Equal(t, "failed", x.Reload(s).GetString("lastStatus"))
+	require.Contains(t, x.Reload(s).GetString("lastError"), `"someday"`)
+	require.Equal(t, 1, x.told())
+	x.patch(s, map[string]any{"cron": "0 9 * * sat"})
+	x.tick(saturday.AddDate(0, 0, 7))
+	require.Equal(t, []string{"due ok"}, x.runs(s))
+	require.Equal(t, 2, x.told(), "it works again")
 }
 
 // A process that cannot begin a run, because the database does not let it, takes nothing

@@ -232,7 +232,11 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 		case !s.Enabled() && record.GetString("cause") != CauseManual:
 			return end(StatusSkipped, "The schedule was switched off before it began.")
 		case one.attempt() >= maxAttempts:
-			return end(StatusFailed, fmt.Sprintf("The server's process ended during the last of %d attempts.", one.attempt()))
+			why := fmt.Sprintf("The server's process ended during the last of %d attempts.", one.attempt())
+			if err := end(StatusFailed, why); err != nil {
+				return err
+			}
+			return r.alert(txApp, s, why)
 		case full != nil && needsRoom(s.Action()):
 			if record.GetString("cause") != CauseManual {
 				s.Set("owed", true) // else it stays what it is: one by hand is asked for again by hand
