@@ -203,7 +203,7 @@ func (er *erasing) the() *accounts.Eraser {
 	er.mu.Lock()
 	defer er.mu.Unlock()
 	if er.eraser == nil || er.eraser.Key != accounts.Keyed(er.g.box) {
-		er.eraser = &accounts.Eraser{App: er.g.app, Sender: er.g.sender, Key: er.g.box, Log: er.g.log, Watch: er.watch}
+		er.eraser = &accounts.Eraser{App: er.g.app, Sender: er.g.sender, Key: er.g.box, Log: er.g.log, Watch: er.watch, Forget: er.g.limits.forget}
 	}
 	return er.eraser
 }

@@ -28,6 +28,8 @@ import (
 	"github.com/groundworkhq/groundwork/hooks"
 	"github.com/groundworkhq/groundwork/internal/accounts"
 	"github.com/groundworkhq/groundwork/internal/pbtest"
+	"github.com/groundworkhq/groundwork/internal/ratelimit"
+	"github.com/groundworkhq/groundwork/internal/seal"
 	"github.com/groundworkhq/groundwork/jobs"
 	"github.com/groundworkhq/groundwork/notifications"
 	"github.com/groundworkhq/groundwork/notifications/providertest"
@@ -495,6 +497,46 @@ func TestWhoMayEraseAndExport(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, app.Send(http.MethodDelete, "/api/account", nil, fresh).Status)
 }
 
+// A token from before sessions gets one when it is refreshed. That is no sign-in: a
+// stolen one must not be enough for this.
+func TestARenewedTokenIsNoSignInOfNow(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	res := app.Send(http.MethodPost, "/api/collections/users/auth-refresh", nil, app.Token(ana))
+	require.Equal(t, http.StatusOK, res.Status, res)
+	renewed := res.JSON(t)["token"].(string)
+	require.Len(t, list(t, app, sessionsPath+"?filter=(kind='sign_in')", renewed), 1)
+	for _, way := range []struct{ method, path string }{{http.MethodGet, "/api/account/export"}, {http.MethodDelete, "/api/account"}} {
+		res := app.Send(way.method, way.path, nil, renewed)
+		require.Equal(t, http.StatusForbidden, res.Status, "%s: %s", way.path, res)
+		require.Contains(t, res.String(), "sign_in_again")
+	}
+	require.Equal(t, http.StatusOK, app.Send(http.MethodGet, "/api/account/export", nil, signIn(t, app, ana)).Status)
+}
+
+// A command deletes accounts too, and serves nothing.
+func TestACommandForgetsAddresses(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	ana := app.User("ana@example.com")
+	box, err := seal.New([]byte(strings.Repeat("k", seal.MinKeyLength)))
+	require.NoError(t, err)
+	secret, err := box.Key("rate limits")
+	require.NoError(t, err)
+	server, err := ratelimit.New(ratelimit.Options{Secret: secret})
+	require.NoError(t, err)
+	require.NoError(t, server.Open(app))
+	account := server.Account(ana.Collection().Id, ana.Id)
+	require.NoError(t, server.Remember(t.Context(), account, "198.51.100.7"))
+
+	receipt, err := hooks.EraseAccount(app, ana, accounts.OriginCommand)
+	require.NoError(t, err)
+	require.NoError(t, hooks.RunErasures(t.Context(), app))
+	require.Equal(t, accounts.ErasureDone, mustRecord(t, app, accounts.CollectionErasures, receipt).GetString("status"))
+	require.False(t, server.Knows(t.Context(), account, "198.51.100.7"))
+}
+
 // Whoever deletes the record, the person is erased.
 func TestEveryDeletionErases(t *testing.T) {
 	t.Parallel()
@@ -644,6 +686,38 @@ func mustRecord(t *testing.T, app *pbtest.App, collection, id string) *core.Reco
 	r, err := app.FindRecordById(collection, id)
 	require.NoError(t, err)
 	return r
+}
+
+// What people call themselves, and their devices, decides about nobody else's messages.
+func TestErasureLeavesTheJobsOfOthers(t *testing.T) {
+	t.Parallel()
+	app := pbtest.NewApp(t)
+	app.Handler()
+	later := jobs.Options{RunAt: time.Now().Add(24 * time.Hour)}
+	for _, args := range []jobs.Args{notifications.PlanArgs{Notification: "somebodyelses00"}, jobs.Named("app.mail", json.RawMessage(`{"template":"welcome","to":"bo"}`))} {
+		_, err := jobs.Enqueue(app, args, later)
+		require.NoError(t, err)
+	}
+	stored := func() (args []string) {
+		_, _, err := jobs.Sweep(t.Context(), app, func(job jobs.Stored) jobs.Change {
+			if job.Kind == (notifications.PlanArgs{}).Kind() || job.Kind == "app.mail" {
+				args = append(args, strings.ReplaceAll(string(job.Args), " ", ""))
+			}
+			return jobs.Change{}
+		})
+		require.NoError(t, err)
+		slices.Sort(args)
+		return slices.Compact(args) // the outbox is read twice
+	}
+	before := stored()
+	require.Len(t, before, 2)
+
+	ana := app.User("ana@example.com", map[string]any{"name": "notification", "id": "somebodyelses00"})
+	app.Record(notifications.CollectionDevices, map[string]any{"user": ana.Id, "platform": "android", "token": "template"})
+	receipt, err := hooks.EraseAccount(app, ana, accounts.OriginCommand)
+	require.NoError(t, err)
+	until(t, app, mustRecord(t, app, accounts.CollectionErasures, receipt), "status", accounts.ErasureDone)
+	require.Equal(t, before, stored())
 }
 
 // Nothing names the person in a message about their own deletion.

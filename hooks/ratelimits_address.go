@@ -17,6 +17,9 @@ var privateNetworks = []netip.Prefix{
 	netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
 }
 
+// eventKeyAddress is where the requests inside a batch find whose batch it is.
+const eventKeyAddress = "groundwork.limits.address" // netip.Addr
+
 // network is what counts as the client's address, as 16 bytes.
 func (l *limits) network(e *core.RequestEvent) string {
 	bytes := ratelimit.Network(l.address(e)).As16()
@@ -29,6 +32,9 @@ func (l *limits) network(e *core.RequestEvent) string {
 // proxy headers); what it does not say is who may tell. Anybody could send such a header: it is
 // believed from a trusted proxy only. Without the setting no header is.
 func (l *limits) address(e *core.RequestEvent) netip.Addr {
+	if addr, ok := e.Get(eventKeyAddress).(netip.Addr); ok {
+		return addr
+	}
 	peer, err := netip.ParseAddrPort(e.Request.RemoteAddr)
 	addr := peer.Addr()
 	if err != nil {

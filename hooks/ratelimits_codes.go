@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -169,6 +170,8 @@ func (l *limits) bindKnownAddresses() {
 			}
 			return err
 		}})
+	// At once where the app serves. The erasure does it again: a crash comes in between,
+	// and a command deletes accounts too.
 	l.g.app.OnRecordAfterDeleteSuccess().Bind(&hook.Handler[*core.RecordEvent]{
 		Id: "groundwork.limits.forget", Func: func(e *core.RecordEvent) error {
 			if e.Record.Collection().IsAuth() && l.limiter != nil {
@@ -178,4 +181,15 @@ func (l *limits) bindKnownAddresses() {
 			}
 			return e.Next()
 		}})
+}
+
+// forget drops the addresses of an account that is gone, also in a command that works on
+// a folder which it does not serve.
+func (l *limits) forget(ctx context.Context, collection, record string) error {
+	if l.limiter == nil {
+		if err := l.start(l.g.app); err != nil {
+			return err
+		}
+	}
+	return l.limiter.Forget(ctx, l.limiter.Account(collection, record))
 }

@@ -61,3 +61,20 @@ func TestAskingForTheOwnNumberCountsAsThatNumber(t *testing.T) {
 	}
 	require.Equal(t, 5, passed)
 }
+
+// A guest gets no verification code, and takes none from whoever has the number.
+func TestGuestsUseUpNobodysVerification(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	ask := func(n int, token string) int {
+		return app.from(address(n), http.MethodPost, "/api/collections/users/request-phone-verification", jsonType, `{"phone":"`+phoneA+`"}`, "Authorization", token).Status
+	}
+	for n := range 6 {
+		require.Equal(t, http.StatusUnauthorized, ask(n, ""))
+	}
+	token := app.Token(app.User("u@example.com"))
+	for n := range 5 {
+		require.Equal(t, http.StatusOK, ask(n, token))
+	}
+	require.Equal(t, http.StatusTooManyRequests, ask(9, token))
+}

@@ -84,6 +84,9 @@ func recordTarget(pattern string, values map[string]string) ratelimit.Target {
 // limitBatch counts each request of a batch as if it came by itself. It runs
 // before the batch's transaction: one request too many, and nothing is done.
 func (l *limits) limitBatch(e *core.BatchRequestEvent) error {
+	// Whoever sends a batch writes the headers of the requests in it: what a proxy said
+	// about the address is said of the batch.
+	e.Set(eventKeyAddress, l.address(e.RequestEvent))
 	if l.limiter == nil || e.HasSuperuserAuth() {
 		return e.Next()
 	}

@@ -1,6 +1,7 @@
 package hooks_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -74,6 +75,47 @@ func TestPasswordChangesAreLimited(t *testing.T) {
 		change(other.Id, "0"), change(other.Id, "1"), change(other.Id, pbtest.Password)), app.Token(other)).Status, "three in one batch")
 	require.Equal(t, http.StatusOK, app.Send(http.MethodPost, "/api/batch", batch(change(other.Id, pbtest.Password)), app.Token(other)).Status, "none of them was tried")
 	require.Equal(t, http.StatusOK, app.Send(http.MethodPatch, path, map[string]any{"password": "by-root-12", "passwordConfirm": "by-root-12"}, root).Status, "a superuser may")
+}
+
+// The link that changes an address asks for the password: whoever has a stolen token can
+// have one sent to themselves, and guess.
+func TestWrongPasswordsAtAnEmailChangeAreLimited(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	root := app.Token(app.Superuser("root@example.com"))
+	require.Equal(t, http.StatusOK, app.Send(http.MethodPatch, limitsPath+"/gwlimitmailpass", map[string]any{"limit": 2}, root).Status)
+	user, other := app.User("u@example.com"), app.User("v@example.com")
+	confirm := func(user *core.Record, n int, password, auth string) pbtest.Response {
+		token, err := user.NewEmailChangeToken(fmt.Sprintf("new%d@example.com", n))
+		require.NoError(t, err)
+		return app.from(address(n), http.MethodPost, "/api/collections/users/confirm-email-change", jsonType,
+			`{"token":"`+token+`","password":"`+password+`"}`, "Authorization", auth)
+	}
+	require.Equal(t, http.StatusBadRequest, confirm(user, 1, "wrong", "").Status)
+	require.Equal(t, http.StatusBadRequest, confirm(user, 2, "wrong", app.Token(other)).Status, "as somebody else, from elsewhere, with another link")
+	res := confirm(user, 3, pbtest.Password, "")
+	require.Equal(t, http.StatusTooManyRequests, res.Status, res)
+	require.NotEmpty(t, res.Header.Get("Retry-After"))
+	require.Equal(t, "u@example.com", app.Reload(user).Email())
+	require.Equal(t, http.StatusNoContent, confirm(other, 4, pbtest.Password, "").Status)
+}
+
+// Whoever sends a batch writes the headers of the requests in it; a proxy's word about
+// the address is about the batch.
+func TestTheAddressOfABatchCountsInIt(t *testing.T) {
+	t.Parallel()
+	app := newCodesApp(t)
+	allowBatches(t, app)
+	app.Settings().TrustedProxy.Headers = []string{"X-Forwarded-For"}
+	user := app.User("u@example.com")
+	raw, err := json.Marshal(batch(map[string]any{"method": "POST", "url": consentsPath, "headers": map[string]any{"X-Forwarded-For": "198.51.100.66"},
+		"body": map[string]any{"user": user.Id, "channel": "email", "granted": true, "source": "Settings", "wording": "Send me news."}}))
+	require.NoError(t, err)
+	res := app.from("10.0.0.1", http.MethodPost, "/api/batch", jsonType, string(raw), "Authorization", app.Token(user), "X-Forwarded-For", "203.0.113.5")
+	require.Equal(t, http.StatusOK, res.Status, res)
+	consent, err := app.FindFirstRecordByData("notification_consents", "user", user.Id)
+	require.NoError(t, err)
+	require.Equal(t, "203.0.113.5", consent.GetString("ip"))
 }
 
 func TestNoSignInThroughABatch(t *testing.T) {

@@ -54,6 +54,10 @@ type (
 		OTPId string `form:"otpId" json:"otpId"`
 		Code  string `form:"code" json:"code"`
 	}
+	emailChangeForm struct {
+		Token    string `form:"token" json:"token"`
+		Password string `form:"password" json:"password"`
+	}
 )
 
 // subject is whom a request is about, worked out when a rule asks for it.
@@ -176,6 +180,12 @@ func (s *subject) resolve() error {
 		if err = s.bind(form); err == nil && form.Email != "" {
 			s.fields = map[string]string{"email": form.Email}
 			account = s.byField(core.FieldNameEmail, form.Email)
+		}
+	case "confirm-email-change":
+		form := &emailChangeForm{}
+		if err = s.bind(form); err == nil && form.Token != "" {
+			s.fields = map[string]string{"token": form.Token}
+			account = s.byEmailChange(form.Token)
 		}
 	default:
 		if e.Auth == nil {
@@ -320,6 +330,16 @@ func (s *subject) byCode(id string) ratelimit.Key {
 		return account
 	}
 	return limiter.Account("code", id)
+}
+
+// byEmailChange is the account whose address a token changes, whoever sends it; none
+// for a token that is not valid, which no password is compared for.
+func (s *subject) byEmailChange(token string) ratelimit.Key {
+	record, err := s.event.App.FindAuthRecordByToken(token, core.TokenTypeEmailChange)
+	if err != nil {
+		return ratelimit.Key{}
+	}
+	return s.limits.accountOf(record)
 }
 
 // field is the value of a field of the body, in the one form in which it counts.

@@ -36,6 +36,7 @@ type signIn struct {
 	session string
 	kind    accounts.Kind
 	refresh bool // of a session that is there
+	renewed bool // a token that had no session: when its holder signed in is not known
 	stored  bool
 }
 
@@ -143,6 +144,7 @@ func (g *groundwork) signInOf(e *core.RecordAuthRequestEvent) *signIn {
 				s.session, s.refresh = holder.Session, true
 				return s
 			}
+			s.renewed = true
 		} else if e.Auth.IsSuperuser() {
 			s.kind = accounts.KindImpersonation
 		}
@@ -212,6 +214,9 @@ func (g *groundwork) storeSession(app core.App, s *signIn) error {
 			"name": accounts.DeviceName(e.Request.UserAgent()), "userAgent": accounts.CleanUserAgent(e.Request.UserAgent()), "ip": g.limits.shownAddress(e.RequestEvent),
 			"lastSeenAt": types.NowDateTime(), "expiresAt": expires,
 		})
+		if s.renewed {
+			r.SetRaw("created", types.NowDateTime().Add(-recentSignIn)) // nobody signs in just now
+		}
 		if err := saveSession(txApp, r); err != nil {
 			return err
 		}

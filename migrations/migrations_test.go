@@ -101,7 +101,7 @@ func TestLimitTables(t *testing.T) {
 	require.NoError(t, err)
 	limits, err := app.FindAllRecords("gw_rate_limits")
 	require.NoError(t, err)
-	require.Len(t, limits, 10)
+	require.Len(t, limits, 11)
 }
 
 func TestDownAfterUse(t *testing.T) {

@@ -71,7 +71,7 @@ func (s *Server) Start() error {
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.Dir, out, out
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}, s.Env...)
 	if err := s.cmd.Start(); err != nil {
-		return err
+		return fmt.Errorf("%w (make build makes the binary)", err)
 	}
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two tries to connect
 		res, err := http.Get("http://" + s.addr + "/api/health")
@@ -95,7 +95,7 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Kill is SIGKILL: the process gets no chance to tidy up.
 func (s *Server) Kill() {
-	if s.cmd == nil || s.cmd.ProcessState != nil {
+	if s.cmd == nil || s.cmd.Process == nil || s.cmd.ProcessState != nil {
 		return
 	}
 	_ = s.cmd.Process.Kill()

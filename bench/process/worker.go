@@ -36,7 +36,7 @@ func (w *Worker) Start() error {
 	w.cmd.Dir, w.cmd.Stdout, w.cmd.Stderr = w.Dir, out, out
 	w.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.Dir}, w.Env...)
 	if err := w.cmd.Start(); err != nil {
-		return err
+		return fmt.Errorf("%w (make build makes the binary)", err)
 	}
 	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) { // between two looks
 		if log, err := os.ReadFile(path); err == nil && bytes.Contains(log, []byte("worker started")) {
@@ -50,7 +50,7 @@ func (w *Worker) Start() error {
 
 // Kill is SIGKILL.
 func (w *Worker) Kill() {
-	if w.cmd == nil || w.cmd.ProcessState != nil {
+	if w.cmd == nil || w.cmd.Process == nil || w.cmd.ProcessState != nil {
 		return
 	}
 	_ = w.cmd.Process.Kill()
@@ -59,7 +59,7 @@ func (w *Worker) Kill() {
 
 // Stop is SIGTERM; it returns when the process has ended.
 func (w *Worker) Stop() error {
-	if w.cmd == nil || w.cmd.ProcessState != nil {
+	if w.cmd == nil || w.cmd.Process == nil || w.cmd.ProcessState != nil {
 		return nil
 	}
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {

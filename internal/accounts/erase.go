@@ -148,6 +148,10 @@ type Eraser struct {
 	// still under way, for example. Nil tells nobody.
 	Watch func(*Scrub)
 
+	// Forget drops the addresses from which an account was signed in to, given the ids
+	// of its collection and of itself. The rate limits keep them.
+	Forget func(ctx context.Context, collection, record string) error
+
 	// Compacted is when the databases were last compacted for an erasure; the zero
 	// time means never. Compacting locks writers out, so that nobody may have it
 	// done all the time.
@@ -393,6 +397,9 @@ func (e *Eraser) eraseRows(ctx context.Context, t *task) error {
 			return err
 		}
 	}
+	if err := e.Forget(ctx, account.Collection, account.ID); err != nil {
+		return err
+	}
 	return e.eraseAccountRows(t)
 }
 
@@ -527,9 +534,7 @@ func (e *Eraser) judgeHandover(job jobs.Stored, tasks []*task, scrub *Scrub) job
 			args, change.Args = erased, erased
 		}
 	}
-	if text := scrub.Text(string(job.Errors)); text != string(job.Errors) {
-		change.Errors = json.RawMessage(text)
-	}
+	change.Errors = scrub.json(job.Errors, scrub.value)
 	return change
 }
 
@@ -570,19 +575,22 @@ func (e *Eraser) judge(job jobs.Stored, tasks []*task, scrub *Scrub) jobs.Change
 			return jobs.Change{Delete: true}
 		}
 	}
-	var change jobs.Change
-	if text := scrub.Text(string(job.Args)); text != string(job.Args) {
-		if args.Event != notifications.EventDeleted {
-			return jobs.Change{Delete: true} // the application's, about this person
-		}
+	change := jobs.Change{Errors: scrub.json(job.Errors, scrub.value), Result: scrub.json(job.Result, scrub.value)}
+	if job.Kind == (notifications.TriggerArgs{}).Kind() && args.Event == notifications.EventDeleted {
 		// Others are still told that the record is gone.
-		change.Args = json.RawMessage(text)
-	}
-	if text := scrub.Text(string(job.Errors)); text != string(job.Errors) {
-		change.Errors = json.RawMessage(text)
-	}
-	if text := scrub.Text(string(job.Result)); text != string(job.Result) {
-		change.Result = json.RawMessage(text)
+		change.Args = scrub.json(job.Args, scrub.deletion)
+	} else if stored, ok := decode(job.Args); ok && !slices.Contains(ourKinds, job.Kind) && scrub.names(stored) {
+		change.Delete = true // the application's, about this person
 	}
 	return change
+}
+
+// ourKinds are the jobs of Groundwork that were looked at in the fields in which they
+// name people. An id elsewhere is not a person's, though somebody may have given it to
+// their own account.
+var ourKinds = []string{
+	notifications.PlanArgs{}.Kind(), notifications.BatchArgs{}.Kind(), notifications.CancelArgs{}.Kind(), notifications.FallbackArgs{}.Kind(),
+	notifications.TriggerArgs{}.Kind(), notifications.DatesArgs{}.Kind(), notifications.TestArgs{}.Kind(), notifications.MailArgs{}.Kind(),
+	notifications.PurgeArgs{}.Kind(), notifications.SMSPollArgs{}.Kind(), notifications.CheckArgs{}.Kind(), notifications.RecheckArgs{}.Kind(),
+	notifications.ResumedArgs{}.Kind(), schedules.RunArgs{}.Kind(),
 }

@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,14 +23,23 @@ const Erased = "[erased]"
 // shorter ones are words that everybody uses.
 const leastValue = 5
 
+// leastToken is how long a device's token has to be, in bytes, to be one for certain:
+// those of the push services are longer, and what an app sends may be a word.
+const leastToken = 32
+
 // Scrub finds erased people in texts that are kept for other reasons: logs, and
 // the errors of jobs. It is made once and safe for concurrent use.
 type Scrub struct {
-	replacer *strings.Replacer
-	ids      map[string]bool
-	masks    map[string]bool // masked addresses that can only be theirs
-	origins  []origin
-	agents   []origin
+	// certain finds what means one of them wherever it stands: ids, addresses, numbers,
+	// tokens and names of files, which PocketBase makes unique. replacer finds their other
+	// texts too. Those are words that people choose: somebody may be called "delivery",
+	// so that nothing but wording hangs on them.
+	certain, replacer *strings.Replacer
+
+	ids     map[string]bool
+	masks   map[string]bool // masked addresses that can only be theirs
+	origins []origin
+	agents  []origin
 }
 
 // origin is where signed-in requests of a person came from, if nobody else's did: a
@@ -39,15 +49,22 @@ type origin struct{ collection, from string } // the collection's name
 // scrubOf returns what finds these people.
 func (e *Eraser) scrubOf(tasks []*task) (*Scrub, error) {
 	s := &Scrub{ids: map[string]bool{}, masks: map[string]bool{}}
-	var values []string
+	var certain, words []string
 	for _, t := range tasks {
 		s.ids[t.trace.Account.ID] = true
-		values = append(values, t.trace.Account.ID)
-		own, err := e.ownTexts(t.trace)
+		certain = append(certain, t.trace.Account.ID, t.trace.Email, t.trace.Phone)
+		for _, token := range t.trace.Tokens {
+			if len(token) >= leastToken {
+				certain = append(certain, token)
+			} else if len(token) >= leastValue {
+				words = append(words, token)
+			}
+		}
+		own, files, err := e.ownTexts(t.trace)
 		if err != nil {
 			return nil, err
 		}
-		values = append(values, own...)
+		words, certain = append(words, own...), append(certain, files...)
 		for channel, address := range map[notifications.Channel]string{notifications.ChannelEmail: t.trace.Email, notifications.ChannelSMS: t.trace.Phone} {
 			masked, err := e.ownMask(t.trace, channel, address)
 			if err != nil {
@@ -55,7 +72,7 @@ func (e *Eraser) scrubOf(tasks []*task) (*Scrub, error) {
 			}
 			if masked != "" {
 				s.masks[masked] = true
-				values = append(values, masked)
+				certain = append(certain, masked)
 			}
 		}
 		ips, agents, err := e.ownOrigins(t.trace)
@@ -69,7 +86,7 @@ func (e *Eraser) scrubOf(tasks []*task) (*Scrub, error) {
 			s.origins = append(s.origins, origin{t.trace.Account.CollectionName, ip})
 		}
 	}
-	s.replacer = newReplacer(values)
+	s.certain, s.replacer = newReplacer(certain), newReplacer(append(words, certain...))
 	return s, nil
 }
 
@@ -116,28 +133,90 @@ func (s *Scrub) Text(text string) string {
 	return s.replacer.Replace(text)
 }
 
-// ownTexts are the texts that nobody else has.
-func (e *Eraser) ownTexts(t *Trace) ([]string, error) {
-	own := slices.DeleteFunc(append([]string{t.Email, t.Phone}, t.Tokens...), func(v string) bool { return len(v) < leastValue })
+// ownTexts are the texts of the account's other fields that nobody else has, and apart
+// from them the names of its files.
+func (e *Eraser) ownTexts(t *Trace) (own, files []string, err error) {
 	collection, err := e.App.FindCachedCollectionByNameOrId(t.Account.Collection)
 	if err != nil {
-		return own, nil // the whole collection was deleted
+		return nil, nil, nil // the whole collection was deleted
 	}
 	for field, values := range t.Values {
-		if collection.Fields.GetByName(field) == nil {
+		f := collection.Fields.GetByName(field)
+		if f == nil {
+			continue
+		}
+		if f.Type() == core.FieldTypeFile {
+			files = append(files, values...)
 			continue
 		}
 		for _, v := range values {
 			var n int
 			if err := e.App.ConcurrentDB().Select("count(*)").From(collection.Name).Where(dbx.HashExp{field: v}).Row(&n); err != nil {
-				return nil, fmt.Errorf("look for others with the same %s: %w", field, err)
+				return nil, nil, fmt.Errorf("look for others with the same %s: %w", field, err)
 			}
 			if n == 0 {
 				own = append(own, v)
 			}
 		}
 	}
-	return own, nil
+	return own, files, nil
+}
+
+// names says whether decoded JSON has something in it that means one of the people for
+// certain, the names of its fields included.
+func (s *Scrub) names(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return s.certain.Replace(v) != v
+	case map[string]any:
+		for name, item := range v {
+			if s.names(name) || s.names(item) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, s.names)
+	}
+	return false
+}
+
+// deletion takes the people out of the args of a message about a deleted record: out of
+// all that is kept of the record, and elsewhere what means them for certain.
+func (s *Scrub) deletion(v any) any {
+	args, _ := v.(map[string]any)
+	for name, item := range args {
+		if name == "deleted" {
+			args[name] = s.value(item)
+		} else if text, ok := item.(string); ok {
+			args[name] = s.certain.Replace(text)
+		}
+	}
+	return v
+}
+
+// json returns JSON with what change makes of it decoded; nil when that is the same.
+// The text itself must not be searched: what people write may look like a part of it.
+func (s *Scrub) json(raw json.RawMessage, change func(any) any) json.RawMessage {
+	v, ok := decode(raw)
+	if !ok {
+		return nil
+	}
+	before, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	after, err := json.Marshal(change(v))
+	if err != nil || bytes.Equal(before, after) {
+		return nil
+	}
+	return after
+}
+
+// decode reads JSON and leaves numbers as they are written.
+func decode(raw json.RawMessage) (v any, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	return v, d.Decode(&v) == nil
 }
 
 // ownMask returns the masked form of an address, unless somebody else's looks the
@@ -250,11 +329,15 @@ func (s *Scrub) LogRow(message string, data map[string]any) (newMessage string, 
 			blankOrigin(data, auth == "" || auth == o.collection && authID == "")
 		}
 	}
+	request := data["type"] == "request"
 	newMessage = s.Text(message)
+	if request {
+		newMessage = s.address(message)
+	}
 	named := newMessage != message
 	for name, value := range data {
 		before, _ := value.(string)
-		data[name] = s.value(value)
+		data[name] = s.logField(name, value, request)
 		named = named || before != "" && before != data[name]
 	}
 	if named {
@@ -262,6 +345,35 @@ func (s *Scrub) LogRow(message string, data map[string]any) (newMessage string, 
 		delete(data, "details")
 	}
 	return newMessage, true
+}
+
+// logField is a field of a row without the people. What the server and browsers write by
+// themselves stays, whatever somebody called themselves.
+func (s *Scrub) logField(name string, value any, request bool) any {
+	text, ok := value.(string)
+	switch {
+	case !ok:
+		return s.value(value)
+	case request && (name == "type" || name == "method" || name == "auth"):
+		return text
+	case request && (name == "url" || name == "referer"):
+		return s.address(text)
+	case request && name == "userAgent":
+		return s.certain.Replace(text)
+	default:
+		return s.Text(text)
+	}
+}
+
+// address returns the address of a request without the people. The path is made of names
+// that the server knows, and of ids and files.
+func (s *Scrub) address(text string) string {
+	path, query, has := strings.Cut(text, "?")
+	path = s.certain.Replace(path)
+	if !has {
+		return path
+	}
+	return path + "?" + s.Text(query)
 }
 
 // blankOrigin empties where a logged request came from, if it may.

@@ -77,7 +77,7 @@ func (l *Limiter) Knows(ctx context.Context, account Key, network string) bool {
 func (l *Limiter) Forget(ctx context.Context, account Key) error {
 	ledger := l.ledger.Load()
 	if ledger == nil {
-		return nil
+		return errNoLedger
 	}
 	_, err := ledger.app.AuxNonconcurrentDB().NewQuery(`DELETE FROM {{groundwork_known_addresses}} WHERE [[account]] = {:account}`).
 		WithContext(ctx).Bind(dbx.Params{"account": account[:]}).Execute()
