@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -398,6 +399,68 @@ func TestScheduleAfterAKill(t *testing.T) {
 	require.Equal(t, []string{"due ok", "due failed"}, x.runs(s))
 	require.Equal(t, "The server's process ended during the last of 5 attempts.", x.rows(s)[1].GetString("error"))
 	require.Equal(t, 1, ran)
+	require.Equal(t, 1, x.told())
+	require.Equal(t, 1, x.logged(`"schedule failed"`))
+}
+
+// A line that cannot be read any more rests until it is repaired, and people know.
+func TestScheduleWhoseLineCannotBeRead(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	s := x.make(x.handler(func(context.Context, core.App, json.RawMessage) (string, error) { return "", nil }))
+	_, err := x.NonconcurrentDB().Update("schedules", dbx.Params{"cron": "0 9 * * someday"}, dbx.HashExp{"id": s.Id}).Execute()
+	require.NoError(t, err)
+	for n := range 3 {
+		x.tick(saturday.Add(time.Duration(n) * time.Minute))
+	}
+	require.Empty(t, x.rows(s))
+	require.Equal(t, "failed", x.Reload(s).GetString("lastStatus"))
+	require.Contains(t, x.Reload(s).GetString("lastError"), `"someday"`)
+	require.Equal(t, 1, x.told())
+	x.patch(s, map[string]any{"cron": "0 9 * * sat"})
+	x.tick(saturday.AddDate(0, 0, 7))
+	require.Equal(t, []string{"due ok"}, x.runs(s))
+	require.Equal(t, 2, x.told(), "it works again")
+}
+
+// A process that cannot begin a run, because the database does not let it, takes nothing
+// from the one that works on it.
+func TestScheduleRunStaysWithItsProcess(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	s := x.make(x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "did it", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}))
+	x.at(saturday)
+	x.look()
+	<-begun
+	run := x.rows(s)[0]
+	sign := filepath.Join(x.DataDir(), schedules.PulseDir, run.Id)
+	require.FileExists(t, sign)
+
+	_, err := x.NonconcurrentDB().NewQuery("ALTER TABLE {{groundwork_notices}} RENAME TO {{elsewhere}}").Execute()
+	require.NoError(t, err)
+	id, err := jobs.Enqueue(x.App, schedules.RunArgs{Run: run.Id}, jobs.Options{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		job, err := jobs.Find(t.Context(), x.App, id)
+		return err == nil && job.State == jobs.StateRetryable && strings.Contains(job.Errors[0].Error, "begin run")
+	}, patience, 20*time.Millisecond)
+	require.FileExists(t, sign, "the other one still works on it")
+	_, err = x.NonconcurrentDB().NewQuery("ALTER TABLE {{elsewhere}} RENAME TO {{groundwork_notices}}").Execute()
+	require.NoError(t, err)
+	close(end)
+	x.idle()
+	require.Equal(t, []string{"due ok"}, x.runs(s))
+	require.Equal(t, 1, x.rows(s)[0].GetInt("attempt"))
+	require.Empty(t, begun)
 }
 
 // People are told once when a schedule begins to fail, and once when it is well again.
@@ -495,6 +558,51 @@ func TestScheduleOnAFullDisk(t *testing.T) {
 	x.room(20 << 30)
 	x.tick(hour.Add(4*time.Hour + time.Minute))
 	require.Equal(t, 2, ran)
+}
+
+// What a full disk kept back is made up for once, whatever was asked for by hand
+// meanwhile.
+func TestScheduleOwesOverARunByHand(t *testing.T) {
+	t.Parallel()
+	x := newPlanned(t)
+	begun, end := make(chan struct{}, 10), make(chan struct{})
+	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	fields["run"] = "now"
+	s := x.make(fields)
+	<-begun
+	x.room(10 << 20)
+	x.at(saturday)
+	x.look()
+	x.room(20 << 30)
+	for n := 1; n < 4; n++ {
+		x.at(saturday.Add(time.Duration(n) * time.Minute))
+		x.look()
+	}
+	require.Equal(t, []string{"manual running", "due failed"}, x.runs(s), "it waits, and does not say so every minute")
+	close(end)
+	x.idle()
+	x.tick(saturday.Add(4 * time.Minute))
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok"}, x.runs(s))
+
+	x.room(10 << 20)
+	x.tick(saturday.AddDate(0, 0, 7))
+	x.at(saturday.AddDate(0, 0, 7).Add(time.Minute))
+	x.patch(s, map[string]any{"run": "now"})
+	x.idle()
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok", "due failed", "manual failed"}, x.runs(s))
+	x.room(20 << 30)
+	x.tick(saturday.AddDate(0, 0, 7).Add(2 * time.Minute))
+	require.Equal(t, []string{"manual ok", "due failed", "catch_up ok", "due failed", "manual failed", "catch_up ok"}, x.runs(s))
+	x.tick(saturday.AddDate(0, 0, 7).Add(3 * time.Minute))
+	require.Len(t, x.rows(s), 6)
 }
 
 func TestScheduleKeepsAHundredRuns(t *testing.T) {

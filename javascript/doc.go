@@ -1,5 +1,5 @@
 // Package javascript gives the JavaScript hooks of PocketBase (pb_hooks) what
-// Groundwork adds: $notifications.
+// Groundwork adds: $notifications and $jobs.
 //
 // Its binary registers it by itself. An app of one's own does so with PocketBase's
 // plugin:

@@ -61,6 +61,9 @@ func (b *jobsBridge) on(kind string, handler goja.Value) error {
 	})
 	// A schedule with the action handler may name it, too.
 	schedules.HandleIn(b.app, kind, func(ctx context.Context, _ core.App, args json.RawMessage) (string, error) {
+		if string(args) == "null" {
+			args = nil // as of a job that was given nothing
+		}
 		result, err := pool.run(ctx, program, kind, &jobs.Job[jobs.Raw]{Args: jobs.Raw(args), Queue: jobs.QueueMaintenance, Attempt: 1, MaxAttempts: 1})
 		if err != nil || result == nil {
 			return "", err

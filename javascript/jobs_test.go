@@ -129,8 +129,17 @@ func TestScheduleRunsAScript(t *testing.T) {
 		$jobs.on("shop.fails", () => { throw new Error("out of ink") });
 		$jobs.on("shop.later", (job) => job.snooze(3600));
 		$jobs.on("shop.never", (job) => job.cancel("there is no paper"));
+		$jobs.on("shop.days", (job) => "of " + (job.args.days || 30) + " days");
 	`))
 	app.Handler()
+	without := app.Record("schedules", map[string]any{"name": "without args", "cron": "0 9 * * 6", "action": "handler", "payload": map[string]any{"handler": "shop.days"}, "run": "now"})
+	require.Eventually(t, func() bool {
+		run, err := app.FindFirstRecordByData("schedule_runs", "schedule", without.Id)
+		return err == nil && !run.GetDateTime("finishedAt").IsZero()
+	}, 2*time.Minute, 20*time.Millisecond)
+	run, err := app.FindFirstRecordByData("schedule_runs", "schedule", without.Id)
+	require.NoError(t, err)
+	require.Equal(t, "of 30 days", run.GetString("output"), run.GetString("error"))
 	for name, want := range map[string]struct{ status, field, text string }{
 		"shop.count": {"ok", "output", "counted shoes"},
 		"shop.fails": {"failed", "error", "out of ink"},

@@ -746,3 +746,19 @@ func TestCleanJSON(t *testing.T) {
 		require.Equal(t, want, string(jobs.CleanJSON([]byte(in))))
 	}
 }
+
+// Whoever asks for a job that cannot be learns that there is none, and not that the
+// database does not answer.
+func TestIDsThatCannotBe(t *testing.T) {
+	both(t, func(x *rig) {
+		x.start(nil)
+		for _, id := range []string{"", "\x00", "jobs\x00", "\xff\xfe", "abc", "ABCDEFGHIJKLMNO", "abcdefghijklmno\n", "abcdefghijklmnop", "abcdefghijklmno"} {
+			_, err := jobs.Find(x.Context(), x.App, id)
+			require.ErrorIs(x, err, jobs.ErrNotFound, "%q", id)
+			require.ErrorIs(x, jobs.CancelJob(x.Context(), x.App, id), jobs.ErrNotFound, "%q", id)
+			require.ErrorIs(x, jobs.Retry(x.Context(), x.App, id), jobs.ErrNotFound, "%q", id)
+			_, err = jobs.BegunBy(x.Context(), x.App, id)
+			require.ErrorIs(x, err, jobs.ErrNotFound, "%q", id)
+		}
+	})
+}

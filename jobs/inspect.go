@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 
 // ErrNotFound means that there is no such job or queue.
 var ErrNotFound = errors.New("there is no such job or queue")
+
+// idPattern is what public ids look like. Anybody can ask for another one, and Postgres
+// answers some of those, such as the character 0, with an error and not with nothing.
+var idPattern = regexp.MustCompile(`^[a-z0-9]{15}$`)
 
 // AttemptError is what went wrong at one attempt.
 type AttemptError struct {
@@ -136,6 +141,9 @@ func sentence(text, kind string) string {
 // Find returns a job by its public id; [ErrNotFound] when there is none. It sees jobs
 // that wait in the outbox, too, but not those of a transaction that did not commit.
 func Find(ctx context.Context, app core.App, id string) (*Info, error) {
+	if !idPattern.MatchString(id) {
+		return nil, ErrNotFound
+	}
 	// Between the two looks a job may move, in one direction.
 	for _, look := range []func(context.Context, core.App, string) (*Info, error){findStored, findWaiting, findStored} {
 		info, err := look(ctx, app, id)
@@ -278,6 +286,9 @@ func cancelWaiting(ctx context.Context, app core.App, row outboxRow) (taken bool
 }
 
 func withJob(ctx context.Context, app core.App, id string, do func(place, int64) error) error {
+	if !idPattern.MatchString(id) {
+		return ErrNotFound
+	}
 	found := false
 	err := withPlace(ctx, app, func(p place) error {
 		var job int64

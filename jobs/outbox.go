@@ -27,6 +27,7 @@ const (
 	defaultPriority    = 2
 	defaultMaxAttempts = 25
 	outboxPage         = 500
+	outboxBytes        = 8 << 20 // of args in one page, about: they are in memory several times over
 	timeLayout         = time.RFC3339Nano
 )
 
@@ -281,8 +282,7 @@ type outboxRow struct {
 // between that and the deletion of the row, the row is seen to be taken.
 func (c *Client) relay(ctx context.Context) error {
 	for ctx.Err() == nil {
-		var rows []outboxRow
-		err := c.app.ConcurrentDB().Select("*").From("groundwork_outbox").OrderBy("rowid").Limit(outboxPage).All(&rows)
+		rows, err := c.nextRows()
 		if err != nil {
 			return fmt.Errorf("read outbox: %w", err)
 		}
@@ -304,6 +304,25 @@ func (c *Client) relay(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// nextRows are the first rows of the outbox, one at least: a page of jobs with large args
+// has fewer.
+func (c *Client) nextRows() (rows []outboxRow, err error) {
+	found, err := c.app.ConcurrentDB().Select("*").From("groundwork_outbox").OrderBy("rowid").Limit(outboxPage).Rows()
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	for bytes := 0; bytes < outboxBytes && found.Next(); {
+		var row outboxRow
+		if err := found.ScanStruct(&row); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+		bytes += len(row.Args)
+	}
+	return rows, found.Err()
 }
 
 // takeSingly takes rows of which one at least is refused: that is set aside, where

@@ -17,6 +17,11 @@ const (
 	// replyTimeout is how long Postgres may take to store answers, each time.
 	replyTimeout = 10 * time.Second
 
+	// replyAttempts is how often a server may try to store answers, a minute apart
+	// ([resultWorker]): for most of a day, with a full disk. What is given up is a message
+	// of which nobody knows.
+	replyAttempts = 1000
+
 	// lastReplies is how long a worker that shuts down tries to get rid of its answers.
 	lastReplies = 3 * time.Second
 )
@@ -121,7 +126,7 @@ func (w *RemoteWorker) reply(to replyTo, group []letter) error {
 	var giveUp time.Time
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		ctx, cancel := context.WithTimeout(group[0].of.ctx, replyTimeout)
-		err := w.memory.reply(ctx, args, jobs.Options{Queue: QueueResults})
+		err := w.memory.reply(ctx, args, jobs.Options{Queue: QueueResults, MaxAttempts: replyAttempts})
 		cancel()
 		if err == nil || errors.Is(err, jobs.ErrArgsTooLarge) {
 			return err

@@ -23,6 +23,7 @@ type post struct {
 	begin   func(id string) error // nil: nothing fails
 	reply   func() error          // nil: nothing fails
 	answers []answer
+	asked   jobs.Options // for the last reply
 }
 
 func (p *post) send(ctx context.Context, id string) Outcome {
@@ -106,7 +107,7 @@ func workerOf(t *testing.T, ch ProviderChannel, p *post) (*RemoteWorker, string)
 					return err
 				}
 			}
-			p.answers = append(p.answers, group...)
+			p.answers, p.asked = append(p.answers, group...), o
 			return nil
 		},
 	}
@@ -163,6 +164,25 @@ func TestWorkerAnswersEveryMessage(t *testing.T) {
 	require.Equal(t, Ambiguous, answers["d003"].Outcome.Kind)
 	require.Equal(t, Ambiguous, answers["d004"].Outcome.Kind)
 	require.Equal(t, Outcome{Kind: TargetGone, Suspect: true, GoneAt: time.Unix(1700000000, 0).UTC(), Explanation: "… is not there."}, answers["d005"].Outcome)
+}
+
+// TestAnswersAreKeptForHours is a server whose disk is full: what left is not to become
+// unknown because nobody looks after it before the evening.
+func TestAnswersAreKeptForHours(t *testing.T) {
+	t.Parallel()
+	p := &post{}
+	w, share := workerOf(t, ProviderEmailTransactional, p)
+	require.NoError(t, handoverWorker{w}.Work(context.Background(), chunkJob(t, share, ProviderEmailTransactional, 1, mails(1, soon())...)))
+	require.Len(t, p.of(t), 1)
+	attempts := p.asked.MaxAttempts
+	if attempts == 0 {
+		attempts = 25 // of package jobs
+	}
+	var kept time.Duration
+	for attempt := 1; attempt < attempts; attempt++ {
+		kept += resultWorker{}.RetryAfter(attempt)
+	}
+	require.Greater(t, kept, 12*time.Hour)
 }
 
 // TestWorkerSendsNothingTwice is a chunk that comes again: its first worker has marked

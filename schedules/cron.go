@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -156,6 +157,8 @@ func reason(text string) string {
 	}
 }
 
+var weekdayNames = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+
 var upToSunday = regexp.MustCompile(`^([0-6]|[A-Za-z]{3}|7)-7(/[0-9]+)?$`)
 
 // sundayIsZero writes the 7 that many crontabs use for Sunday as the 0 that the
@@ -171,9 +174,12 @@ func sundayIsZero(part string) string {
 		if m == nil {
 			continue
 		}
-		from := strings.Index("sunmontuewedthufrisat", strings.ToLower(m[1])) / 3
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			from = n
+		from, err := strconv.Atoi(m[1])
+		if err != nil {
+			from = slices.Index(weekdayNames, strings.ToLower(m[1]))
+		}
+		if from < 0 {
+			continue // no day is called so: the library says it
 		}
 		step := 1
 		if m[2] != "" {

@@ -236,12 +236,15 @@ func (r *Runner) claim(id string, full error) error {
 		}
 		c, err := s.Cron()
 		if err != nil {
-			// Written round our checks: it rests until somebody repairs it.
+			// Written round our checks, or when they let more through: it rests until somebody repairs it.
 			s.Set("nextRunAt", nil)
 			s.Set("owed", false)
 			s.Set("lastStatus", StatusFailed)
 			s.Set("lastError", err.Error())
-			return r.save(txApp, record)
+			if saveErr := r.save(txApp, record); saveErr != nil {
+				return saveErr
+			}
+			return r.alert(txApp, s, err.Error())
 		}
 		run := &newRun{schedule: s, due: now, cause: CauseCatchUp}
 		if isDue {
@@ -275,6 +278,8 @@ func (r *Runner) claim(id string, full error) error {
 			failed = s
 		} else if before, err := unfinished(txApp, s.Id); err != nil {
 			return err
+		} else if before != nil && !isDue {
+			return nil // what is owed waits for it
 		} else if before != nil {
 			run.status = StatusSkipped
 			run.why = fmt.Sprintf("The run of %s was not done yet, and two never run at a time.", When(before.due(), s.Zone(txApp)))

@@ -199,6 +199,7 @@ func (r *Runner) withoutSecrets(err error) error {
 // begin marks a run as running. Nothing is to be done when it returns no call; wait
 // says that another process works on it, for all that is known.
 func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
+	pulse := false // ours; another process's goes on
 	err = r.transact(func(txApp core.App) error {
 		c, wait = nil, 0
 		record, err := txApp.FindRecordById(CollectionRuns, id)
@@ -231,12 +232,19 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 		case !s.Enabled() && record.GetString("cause") != CauseManual:
 			return end(StatusSkipped, "The schedule was switched off before it began.")
 		case one.attempt() >= maxAttempts:
-			return end(StatusFailed, fmt.Sprintf("The server's process ended during the last of %d attempts.", one.attempt()))
+			why := fmt.Sprintf("The server's process ended during the last of %d attempts.", one.attempt())
+			if err := end(StatusFailed, why); err != nil {
+				return err
+			}
+			return r.alert(txApp, s, why)
 		case full != nil && needsRoom(s.Action()):
-			s.Set("owed", record.GetString("cause") != CauseManual)
+			if record.GetString("cause") != CauseManual {
+				s.Set("owed", true) // else it stays what it is: one by hand is asked for again by hand
+			}
 			r.o.Log.Error(logFailed, "schedule", s.Name(), "id", s.Id, "host", r.o.Host, "error", full.Error())
 			return end(StatusFailed, full.Error())
 		}
+		pulse = true
 		if err := beginPulse(r.app, id); err != nil {
 			return err
 		}
@@ -255,7 +263,9 @@ func (r *Runner) begin(id string) (c *call, wait time.Duration, err error) {
 		return nil
 	})
 	if err != nil {
-		endPulse(r.app, id)
+		if pulse {
+			endPulse(r.app, id)
+		}
 		return nil, 0, fmt.Errorf("begin run %s: %w", id, err)
 	}
 	return c, wait, nil
