@@ -26,9 +26,8 @@ type groundwork struct {
 	sessions  *accounts.Sessions
 	erasing   *erasing
 	workers   *jobs.Workers
-	jobs      *jobs.Client // nil unless the app serves
-	client    atomic.Pointer[jobs.Client]
-	remote    *notifications.Remote // nil unless the app serves with Postgres
+	client    atomic.Pointer[jobs.Client] // nil unless the app serves
+	remote    *notifications.Remote       // nil unless the app serves with Postgres
 	providers *notifications.Providers
 	limits    *limits
 	inbox     *inbox

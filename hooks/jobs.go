@@ -38,9 +38,9 @@ func (g *groundwork) bindJobs() {
 			}
 			g.client.Store(client)
 			if err := client.Start(context.Background()); err != nil {
+				g.client.Store(nil)
 				return fmt.Errorf("start jobs: %w", err)
 			}
-			g.jobs = client
 			return e.Next()
 		}})
 
@@ -75,14 +75,14 @@ func (g *groundwork) warnOfForgottenPostgres() {
 }
 
 func (g *groundwork) stopJobs() {
-	if g.jobs == nil {
+	client := g.client.Load()
+	if client == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), jobsStopLimit)
 	defer cancel()
-	if err := g.jobs.Stop(ctx); err != nil {
+	if err := client.Stop(ctx); err != nil {
 		g.log.Error("jobs did not stop in time; they go on after the next start", "error", err)
 	}
 	g.client.Store(nil)
-	g.jobs = nil
 }

@@ -58,7 +58,7 @@ func (g *groundwork) bindProviders() {
 			if err := e.Next(); err != nil {
 				return err
 			}
-			if g.jobs == nil {
+			if g.client.Load() == nil {
 				return nil // not serving: read at the next start
 			}
 			return g.providers.SettingsChanged(e.App)

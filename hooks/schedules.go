@@ -47,7 +47,7 @@ func (g *groundwork) bindSchedules() {
 		}})
 
 	tick := func() {
-		if g.jobs == nil {
+		if g.client.Load() == nil {
 			return // not serving, or on the way down
 		}
 		if err := g.schedules.Tick(context.Background()); err != nil {

@@ -37,7 +37,7 @@ func (g *groundwork) bindWebPush() {
 			if err := e.Next(); err != nil {
 				return err
 			}
-			if g.jobs == nil || g.cfg.WebPushSubject != "" || g.subject.Load() == any(g.webPushSubject(e.App)) {
+			if g.client.Load() == nil || g.cfg.WebPushSubject != "" || g.subject.Load() == any(g.webPushSubject(e.App)) {
 				return nil
 			}
 			if err := g.setWebPush(e.App); err != nil {

@@ -70,11 +70,6 @@ type Client struct {
 	wake    chan struct{} // something is in the outbox
 	arrived func()        // something is in River's table
 
-	sharers struct {
-		sync.Mutex
-		read  time.Time
-		hosts map[string][]string
-	}
 	takers struct {
 		sync.Mutex
 		read     time.Time

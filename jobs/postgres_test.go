@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,18 +32,19 @@ func TestSharedWork(t *testing.T) {
 	t.Parallel()
 	x := newRig(t, pgtest.Database(t))
 	r, client := x.start(nil)
-	sharers := func() map[string][]string {
-		all, err := client.Sharers(t.Context())
+	takers := func() map[jobs.Work][]string {
+		all, err := client.Takers(t.Context())
 		require.NoError(t, err)
 		return all
 	}
-	require.Empty(t, sharers())
+	bulk := func(share string) jobs.Work { return jobs.Work{Queue: jobs.QueueBulk, Share: share} }
+	require.Empty(t, takers())
 	other, others := x.remote("other")
 	require.NoError(t, other.Start(context.Background()))
 	id, err := jobs.Enqueue(x.App, echoArgs{"shared"}, jobs.Options{Queue: jobs.QueueBulk, Share: "key_1"})
 	require.NoError(t, err)
-	x.eventually(func() bool { return sharers()["other"] != nil })
-	require.Nil(t, sharers()["key_1"])
+	x.eventually(func() bool { return takers()[bulk("other")] != nil })
+	require.Nil(t, takers()[bulk("key_1")])
 	require.Equal(t, "bulk_at_key_1", x.find(id).Queue)
 
 	holder, r2 := x.remote("key_1")
@@ -61,7 +63,7 @@ func TestSharedWork(t *testing.T) {
 	info := x.becomes(id, jobs.StateCompleted)
 	require.Equal(t, "42", string(info.Result))
 	require.Equal(t, "one", info.Host)
-	x.eventually(func() bool { return len(sharers()["key_1"]) == 1 && sharers()["key_1"][0] == "one" })
+	x.eventually(func() bool { return slices.Equal(takers()[bulk("key_1")], []string{"one"}) })
 	require.Empty(t, others.seen)
 
 	// A kind that a worker does not know waits for one that does.
@@ -73,7 +75,7 @@ func TestSharedWork(t *testing.T) {
 	require.Equal(t, jobs.StateAvailable, x.find(unknown).State)
 
 	require.NoError(t, holder.Stop(context.Background()))
-	x.eventually(func() bool { return sharers()["key_1"] == nil })
+	x.eventually(func() bool { return takers()[bulk("key_1")] == nil })
 }
 
 func TestInstallationsShareAPostgres(t *testing.T) {

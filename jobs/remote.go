@@ -3,11 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -82,42 +78,4 @@ func (r *Remote) Start(ctx context.Context) error { return r.start(ctx) }
 // the database.
 func (r *Remote) Stop(ctx context.Context) error {
 	return errors.Join(r.stop(ctx), r.engine.close())
-}
-
-// sharersFor is how long what [Client.Sharers] read is believed.
-const sharersFor = 2 * time.Second
-
-// Sharers returns which hosts take the work of each share key right now. It is never
-// older than 2 seconds; a process that was killed is in it for 15. Empty on SQLite.
-func (c *Client) Sharers(ctx context.Context) (map[string][]string, error) {
-	if !c.shared {
-		return map[string][]string{}, nil
-	}
-	c.sharers.Lock()
-	defer c.sharers.Unlock()
-	if time.Since(c.sharers.read) < sharersFor {
-		return maps.Clone(c.sharers.hosts), nil
-	}
-	found, err := c.engine.query(ctx, "SELECT host, array_to_string(shares, ' ') FROM groundwork_nodes WHERE kind = $1 AND seen_at >= "+c.engine.ago(silentFor)+" ORDER BY host, id", nodeWorker)
-	if err != nil {
-		return nil, fmt.Errorf("find who shares the work: %w", err)
-	}
-	defer found.Close()
-	hosts := map[string][]string{}
-	for found.Next() {
-		var host, shares string
-		if err := found.Scan(&host, &shares); err != nil {
-			return nil, fmt.Errorf("find who shares the work: %w", err)
-		}
-		for _, share := range strings.Fields(shares) {
-			if !slices.Contains(hosts[share], host) {
-				hosts[share] = append(hosts[share], host)
-			}
-		}
-	}
-	if err := found.Err(); err != nil {
-		return nil, fmt.Errorf("find who shares the work: %w", err)
-	}
-	c.sharers.hosts, c.sharers.read = hosts, time.Now()
-	return maps.Clone(hosts), nil
 }

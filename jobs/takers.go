@@ -15,6 +15,9 @@ import (
 // Work is shared work of one key in one queue.
 type Work struct{ Queue, Share string }
 
+// takersFor is how long what [Client.Takers] read is believed.
+const takersFor = 2 * time.Second
+
 // Takers returns which processes take shared work right now: a host for each of them,
 // so that a host may be there several times. It is never older than 2 seconds; a
 // process that was killed is in it for 15. Empty on SQLite.
@@ -24,7 +27,7 @@ func (c *Client) Takers(ctx context.Context) (map[Work][]string, error) {
 	}
 	c.takers.Lock()
 	defer c.takers.Unlock()
-	if time.Since(c.takers.read) < sharersFor {
+	if time.Since(c.takers.read) < takersFor {
 		return maps.Clone(c.takers.hosts), nil
 	}
 	found, err := c.engine.query(ctx, "SELECT host, array_to_string(queues, ' '), array_to_string(shares, ' '), trouble FROM groundwork_nodes WHERE kind = $1 AND seen_at >= "+
