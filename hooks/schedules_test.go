@@ -163,6 +163,21 @@ func (x *planned) handler(run schedules.Func) map[string]any {
 	return map[string]any{"action": "handler", "payload": map[string]any{"handler": "work", "args": map[string]any{"n": 1}}}
 }
 
+// heldHandler registers one that tells when a run begins, and ends it when the test says.
+func (x *planned) heldHandler() (fields map[string]any, begun, end chan struct{}) {
+	begun, end = make(chan struct{}, 10), make(chan struct{})
+	fields = x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
+		begun <- struct{}{}
+		select {
+		case <-end:
+			return "did it", nil
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	})
+	return fields, begun, end
+}
+
 func TestScheduleSendsANotificationAtItsTime(t *testing.T) {
 	t.Parallel()
 	x := newPlanned(t)
@@ -259,16 +274,7 @@ func TestScheduleRunsOnceForManyProcesses(t *testing.T) {
 func TestScheduleNeverOverlaps(t *testing.T) {
 	t.Parallel()
 	x := newPlanned(t)
-	begun, end := make(chan struct{}, 10), make(chan struct{})
-	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
-		begun <- struct{}{}
-		select {
-		case <-end:
-			return "did it", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	})
+	fields, begun, end := x.heldHandler()
 	fields["cron"] = "* * * * *"
 	s := x.make(fields)
 	first := x.now().Add(time.Minute)
@@ -428,16 +434,8 @@ func TestScheduleWhoseLineCannotBeRead(t *testing.T) {
 func TestScheduleRunStaysWithItsProcess(t *testing.T) {
 	t.Parallel()
 	x := newPlanned(t)
-	begun, end := make(chan struct{}, 10), make(chan struct{})
-	s := x.make(x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
-		begun <- struct{}{}
-		select {
-		case <-end:
-			return "did it", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	}))
+	fields, begun, end := x.heldHandler()
+	s := x.make(fields)
 	x.at(saturday)
 	x.look()
 	<-begun
@@ -565,16 +563,7 @@ func TestScheduleOnAFullDisk(t *testing.T) {
 func TestScheduleOwesOverARunByHand(t *testing.T) {
 	t.Parallel()
 	x := newPlanned(t)
-	begun, end := make(chan struct{}, 10), make(chan struct{})
-	fields := x.handler(func(ctx context.Context, _ core.App, _ json.RawMessage) (string, error) {
-		begun <- struct{}{}
-		select {
-		case <-end:
-			return "", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	})
+	fields, begun, end := x.heldHandler()
 	fields["run"] = "now"
 	s := x.make(fields)
 	<-begun
